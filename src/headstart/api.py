@@ -1,0 +1,60 @@
+"""What a notebook needs; each function imports what it uses, so that comparing runs never waits for torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from headstart.compare.comparison import Comparison
+    from headstart.records.schema import RunRecord
+
+AnyPath = str | PathLike[str]
+
+
+def train(overrides: Sequence[str] = (), *, config_dir: AnyPath | None = None) -> RunRecord:
+    """Run one experiment, as `headstart train` does with the same overrides, and return its record.
+
+    Raises a HeadstartError for a mistake in them, RunFailed where training came to nothing.
+    """
+    from headstart.config.compose import compose
+    from headstart.experiment import run
+
+    config = compose(list(overrides), config_dirs=(str(config_dir),) if config_dir else ())
+    return run(config, command=["headstart.train", *overrides])[1]
+
+
+def runs(path: AnyPath = "outputs") -> pd.DataFrame:
+    """A row per run below `path`: what it was, what came out; nested values under dotted names."""
+    from headstart.compare.listing import frame_of
+    from headstart.records.store import find_runs
+
+    return frame_of(find_runs([Path(path)])[0])
+
+
+def compare(*paths: AnyPath, metric: str | None = None) -> Comparison:
+    """Compare the runs below `paths`, paired by seed and split; `.arms` is the table as a data frame.
+
+    Raises a HeadstartError where there is nothing to compare.
+    """
+    from headstart.compare.comparison import compare_runs
+    from headstart.records.store import find_runs
+
+    found, damaged = find_runs([Path(path) for path in paths or ("outputs",)])
+    return compare_runs([record for _, record in found], metric=metric, notes=damaged)
+
+
+def load(run_folder: AnyPath) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:
+    """The trained model of a completed run, in evaluation mode, and its transform.
+
+    `model(transform(image)[None])` gives class scores before softmax or sigmoid, (1, classes); `image` is
+    PIL's, or an array (height, width, channels). Raises RecordError where the run kept no weights.
+    """
+    from headstart.trained import load_run
+
+    return load_run(Path(run_folder))

@@ -1,0 +1,127 @@
+"""What is wrong with a config although every key exists and every type fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from headstart.config.schema.root import Config
+from headstart.errors import ConfigError, did_you_mean
+
+METRICS = {
+    "multiclass": ("accuracy_micro", "accuracy_macro", "f1_macro", "auroc", "ece", "log_loss"),
+    "multilabel": ("map_macro", "f1_micro", "f1_macro", "log_loss"),
+}
+"""Names of the metrics of a task, without their split."""
+
+LOWER_IS_BETTER = ("ece", "log_loss")
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for the first value that cannot be, alone or beside another."""
+    for key, value, field in _options(config):
+        _check_value(key, value, field.metadata)
+    _check_budget(config)
+    _check_schedule(config)
+    _check_data(config)
+    _check_monitor(config)
+
+
+def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _options(value, f"{prefix}{field.name}.")
+        elif field.metadata:
+            yield f"{prefix}{field.name}", value, field
+
+
+def _check_value(key: str, value: Any, rule: Any) -> None:
+    if value is None:
+        return
+    if rule["choices"] and value not in rule["choices"]:
+        options = ", ".join(rule["choices"])
+        hint = did_you_mean(str(value), rule["choices"])
+        raise ConfigError(f"{key}={value}: must be one of {options}.{hint}")
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if not math.isfinite(number):
+            raise ConfigError(f"{key}={value}: must be finite.")
+        for bound, wrong, words in (
+            ("above", lambda x, b: x <= b, "above"),
+            ("least", lambda x, b: x < b, "at least"),
+            ("below", lambda x, b: x >= b, "below"),
+            ("most", lambda x, b: x > b, "at most"),
+        ):
+            if rule[bound] is not None and wrong(number, rule[bound]):
+                raise ConfigError(f"{key}={value}: must be {words} {rule[bound]:g}.")
+
+
+def _check_budget(config: Config) -> None:
+    trainer = config.trainer
+    if trainer.max_epochs is not None and trainer.max_steps is not None:
+        raise ConfigError("trainer.max_epochs and trainer.max_steps are both set; choose one.")
+    if trainer.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", trainer.max_time):
+        raise ConfigError(f"trainer.max_time={trainer.max_time}: must be DD:HH:MM:SS, such as 00:01:30:00.")
+
+
+def _check_schedule(config: Config) -> None:
+    schedule: Any = config.schedule
+    if schedule.warmup_epochs and schedule.warmup_steps:
+        raise ConfigError("schedule.warmup_epochs and schedule.warmup_steps are both set; choose one.")
+    if schedule.name == "step":
+        if not schedule.milestones or sorted(set(schedule.milestones)) != list(schedule.milestones):
+            raise ConfigError(f"schedule.milestones={schedule.milestones}: must be a rising list, such as [6,8].")
+        budget = config.trainer.max_epochs if schedule.unit == "epoch" else config.trainer.max_steps
+        if schedule.unit == "epoch" and config.trainer.max_steps is None and budget is None:
+            budget = 10
+        if budget is not None and schedule.milestones[-1] >= budget:
+            raise ConfigError(
+                f"schedule.milestones={schedule.milestones}: the last one lies beyond the budget of "
+                f"{budget} {schedule.unit}s."
+            )
+    optimizer: Any = config.optimizer
+    if optimizer.name == "sgd" and optimizer.nesterov and not optimizer.momentum:
+        raise ConfigError("optimizer.nesterov=true needs optimizer.momentum above 0.")
+    if optimizer.name in ("adam", "adamw") and len(optimizer.betas) != 2:
+        raise ConfigError(f"optimizer.betas={optimizer.betas}: must be two numbers.")
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    size = data.image_size
+    if size is not None:
+        sides = size if isinstance(size, list) else [size, size]
+        if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
+            raise ConfigError(f"data.image_size={size}: must be a whole number, or [height,width].")
+    for key in ("train_size", "val_size", "test_size"):
+        value = getattr(data, key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"data.{key}={value}: must be a count, or a share below 1.")
+        if isinstance(value, float) and value >= 1:
+            raise ConfigError(f"data.{key}={value}: a share must be below 1; write a count without a point.")
+    if data.shots is not None and data.train_size is not None:
+        raise ConfigError("data.shots and data.train_size are both set; choose one.")
+    for key in ("mean", "std"):
+        values = getattr(data, key)
+        if values is not None and len(values) not in (1, data.channels):
+            raise ConfigError(f"data.{key}={values}: must be one number, or one per channel ({data.channels}).")
+    weights = config.loss.class_weights
+    if not (weights in ("none", "balanced") or isinstance(weights, list)):
+        raise ConfigError(f"loss.class_weights={weights}: must be none, balanced or a list of numbers.")
+    if isinstance(weights, list) and any(isinstance(w, bool) or not isinstance(w, int | float) for w in weights):
+        raise ConfigError(f"loss.class_weights={weights}: must be a list of numbers.")
+
+
+def _check_monitor(config: Config) -> None:
+    monitor = config.trainer.monitor
+    known = {f"val/{name}" for names in METRICS.values() for name in names}
+    if monitor != "auto" and monitor not in known:
+        hint = did_you_mean(monitor, known) or f" One of {', '.join(sorted(known))}."
+        raise ConfigError(f"trainer.monitor={monitor}: there is no such metric.{hint}")

@@ -1,0 +1,123 @@
+"""A `Config` as plain data and back: what `config.yaml` of a run holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from headstart.config.schema.root import DISCRIMINATORS, GROUPS, Config, metadata_of, schema_of
+from headstart.errors import ConfigError, did_you_mean
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """The sentence for a key that does not exist, with the nearest that does."""
+    *parents, last = key.split(".")
+    prefix = ".".join(parents)
+    hint = did_you_mean(last, known)
+    owners = [kind for kind, cls in GROUPS.get(prefix, {}).items() if last in metadata_of(cls)]
+    if owners and not hint:
+        hint = f" It belongs to {' and '.join(f'{prefix}={kind}' for kind in owners)}."
+    elif prefix and known and not hint:
+        hint = f" {prefix} has: {', '.join(known)}."
+    elif not hint:
+        hint = " `headstart train --help` lists every key."
+    return f"{key}: there is no such key.{hint}"
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """Plain dictionaries, lists and scalars; `yaml.safe_load` reads what `yaml.safe_dump` makes of it."""
+    plain = dataclasses.asdict(config)
+    plain.pop("sweep")  # belongs to the launch, not to the run
+    return plain
+
+
+def from_plain(plain: dict[str, Any]) -> Config:
+    """Build a `Config` from plain data, strictly.
+
+    Raises ConfigError for an unknown key or kind, a wrong type, or a required value left unset.
+    """
+    fields = metadata_of(Config)
+    nodes: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key not in fields:
+            raise ConfigError(unknown_key(str(key), list(fields)))
+        if key in GROUPS:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{key}: expected a group of options, found {value!r}.")
+            nodes[key] = OmegaConf.structured(_kind(key, value))
+        elif dataclasses.is_dataclass(fields[key].default_factory):
+            nodes[key] = OmegaConf.structured(fields[key].default_factory)
+    for key in GROUPS:
+        if key not in plain:
+            raise ConfigError(f"{key} is missing.")
+    _known_keys(plain, nodes)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), nodes, plain)
+        for key in sorted(OmegaConf.missing_keys(merged)):
+            group, _, name = key.rpartition(".")
+            meaning = metadata_of(_kind(group, plain[group]))[name].metadata["help"] if group else ""
+            raise ConfigError(f"{key} is required: {meaning}")
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{key}: {reason}." if key else reason) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def read_config(path: Path) -> Config:
+    """Read a saved `config.yaml`; raises ConfigError where it is missing or not a config."""
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({type(error).__name__}).") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not plain YAML ({' '.join(str(error).split())[:200]}).") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path}: holds no config.")
+    if any("${" in str(value) for value in _leaves(plain)):
+        raise ConfigError(f"{path}: a saved config holds values, not ${{...}} references.")
+    return from_plain(plain)
+
+
+def _kind(group: str, node: dict[str, Any]) -> type:
+    try:
+        return schema_of(group, node)
+    except (KeyError, TypeError):
+        key = DISCRIMINATORS[group]
+        kinds = [kind for kind in GROUPS[group] if kind != "schema"]
+        kind = node.get(key)
+        if kind in (None, "???"):
+            raise ConfigError(f"{group}.{key} is required: one of {', '.join(kinds)}.") from None
+        hint = did_you_mean(str(kind), kinds) or f" One of {', '.join(kinds)}."
+        raise ConfigError(f"{group}.{key}={kind}: there is no such {group}.{hint}") from None
+
+
+def _known_keys(plain: dict[str, Any], nodes: dict[str, Any]) -> None:
+    for key, node in nodes.items():
+        value = plain[key]
+        if isinstance(value, dict):
+            for name in value:
+                known = metadata_of(OmegaConf.get_type(node) or object)
+                if name not in known:
+                    raise ConfigError(unknown_key(f"{key}.{name}", list(known)))
+
+
+def _leaves(node: Any) -> list[Any]:
+    """All scalars of nested plain data, walked without recursion: a hostile file may be deep."""
+    leaves, todo = [], [node]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            todo.extend(item.values())
+        elif isinstance(item, list):
+            todo.extend(item)
+        else:
+            leaves.append(item)
+    return leaves

@@ -1,0 +1,116 @@
+"""Which images, how they are split and what is done to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.config.schema.option import option, required
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass
+class DataConfig:
+    """Options that every source of images has."""
+
+    source: str = required("Kind of source; choose it with `data=`.")
+    image_size: Any = option(
+        None, "Pixels, a number or [height, width].", above=0, auto="what the backbone was trained at"
+    )
+    channels: int = option(3, "Colour channels the model sees; images are converted to it.", least=1)
+    mean: list[float] | None = option(None, "Per channel, of pixels in [0, 1].", auto="the backbone's own")
+    std: list[float] | None = option(
+        None, "Per channel, of pixels in [0, 1].", above=0, auto="the backbone's own"
+    )
+    interpolation: str | None = option(
+        None, "How images are resized.", choices=INTERPOLATIONS, auto="the backbone's own"
+    )
+    crop_pct: float | None = option(
+        None,
+        "Share of the resized image kept by the evaluation crop.",
+        above=0,
+        most=1,
+        auto="the backbone's own",
+    )
+    augment: str = option(
+        "none",
+        "What is done to training images; `light`: random resized crop and horizontal flip.",
+        choices=("none", "light"),
+    )
+    batch_size: int = option(32, "Images per step.", least=1)
+    train_size: Any = option(
+        None, "Training examples used: a count, or a share below 1.", above=0, auto="all there are"
+    )
+    val_size: Any = option(
+        None,
+        "Validation examples: a count, or a share below 1 of where they are taken from.",
+        above=0,
+        auto="the source's own validation split, else 0.1 of its training split",
+    )
+    test_size: Any = option(
+        None,
+        "Test examples: a count, or a share below 1 of where they are taken from.",
+        above=0,
+        auto="the source's own test split, else 0.2 of its training split",
+    )
+    shots: int | None = option(
+        None, "Training examples per class, in place of train_size.", least=1, auto="no such limit"
+    )
+    split_seed: int = option(0, "Which examples go where; the training seed has no part in it.", least=0)
+    num_workers: int | None = option(
+        None, "Processes that load images.", least=0, auto="0 on a CPU, up to 8 beside a GPU"
+    )
+    on_bad_image: str = option(
+        "error", "What to do with an image that cannot be decoded.", choices=("error", "skip")
+    )
+
+
+@dataclass
+class DigitsConfig(DataConfig):
+    """scikit-learn's 1,797 scans of handwritten digits, 8 x 8 pixels; nothing is downloaded."""
+
+    source: str = "digits"
+    image_size: Any = option(64, "Pixels, a number or [height, width].", above=0)
+    crop_pct: float | None = option(
+        1.0, "Share of the resized image kept by the evaluation crop.", above=0, most=1
+    )
+
+
+@dataclass
+class ImageFolderConfig(DataConfig):
+    """A folder of images: a folder per class, inside train/, val/ and test/ or without them."""
+
+    source: str = "image_folder"
+    path: str = required("The folder.")
+
+
+@dataclass
+class HuggingFaceConfig(DataConfig):
+    """A Hugging Face dataset: a hub name or a local folder."""
+
+    source: str = "hf"
+    path: str = required("A hub name (`owner/name`), or a folder.")
+    subset: str | None = option(None, "Configuration of the dataset, where it has several.", auto="its default")
+    image_column: str | None = option(None, "Column with the images.", auto="the only one of that type")
+    label_column: str | None = option(
+        None, "Column with a class or a list of classes.", auto="label, labels, fine_label or the only one"
+    )
+
+
+@dataclass
+class TorchvisionConfig(DataConfig):
+    """Any classification set of torchvision.datasets."""
+
+    source: str = "torchvision"
+    name: str = required("Class name in torchvision.datasets, such as CIFAR10; `headstart list data`.")
+    path: str = option("./data", "Folder that holds the set, or will.")
+    download: bool = option(False, "Fetch it if it is not there.")
+
+
+OPTIONS = {
+    "digits": DigitsConfig,
+    "image_folder": ImageFolderConfig,
+    "hf": HuggingFaceConfig,
+    "torchvision": TorchvisionConfig,
+}

@@ -1,0 +1,78 @@
+"""The whole config, and what each of its groups may be."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from headstart.config.schema import backbone, data, head, logger, optimizer, schedule, strategy, trainer, weights
+from headstart.config.schema.option import option
+
+
+@dataclass
+class SweepConfig:
+    """The jobs of an experiment that is a sweep; `headstart train -m` runs them."""
+
+    list: Any = option([], "Sets of overrides, such as {weights: scratch, strategy: full}; one arm each.")
+    grid: Any = option({}, "Keys with lists of values; every entry of `list` is run with each combination.")
+
+
+@dataclass
+class Config:
+    """One experiment."""
+
+    backbone: backbone.BackboneConfig = MISSING
+    weights: weights.WeightsConfig = MISSING
+    strategy: strategy.StrategyConfig = MISSING
+    head: head.HeadConfig = MISSING
+    data: data.DataConfig = MISSING
+    loss: trainer.LossConfig = field(default_factory=trainer.LossConfig)
+    optimizer: optimizer.OptimizerConfig = MISSING
+    schedule: schedule.ScheduleConfig = MISSING
+    trainer: trainer.TrainerConfig = MISSING
+    logger: logger.LoggerConfig = MISSING
+    seed: int = option(0, "Initial weights, order, augmentation and dropout are drawn from it.", least=0)
+    output_dir: str = option(
+        "${oc.env:HEADSTART_OUTPUTS,./outputs}", "Where runs and sweeps are written; $HEADSTART_OUTPUTS."
+    )
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+GROUPS: dict[str, dict[str, type]] = {
+    "backbone": dict(backbone.OPTIONS),
+    "weights": dict(weights.OPTIONS),
+    "strategy": dict(strategy.OPTIONS),
+    "head": dict(head.OPTIONS),
+    "data": dict(data.OPTIONS),
+    "optimizer": dict(optimizer.OPTIONS),
+    "schedule": dict(schedule.OPTIONS),
+    "trainer": dict(trainer.OPTIONS),
+    "logger": dict(logger.OPTIONS),
+}
+"""The closed registries: group -> kind -> dataclass. A config names entries of these and nothing else."""
+
+DISCRIMINATORS = {
+    "weights": "source",
+    "strategy": "name",
+    "head": "name",
+    "data": "source",
+    "optimizer": "name",
+    "schedule": "name",
+    "logger": "name",
+}
+"""The key in each group with several kinds that says which kind it is."""
+
+
+def schema_of(group: str, node: dict[str, Any]) -> type:
+    """The dataclass that a saved node of `group` belongs to; KeyError where its kind is unknown."""
+    if group not in DISCRIMINATORS:
+        return next(iter(GROUPS[group].values()))
+    return GROUPS[group][node[DISCRIMINATORS[group]]]
+
+
+def metadata_of(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """Fields of a schema dataclass by name."""
+    return {f.name: f for f in dataclasses.fields(cls)}

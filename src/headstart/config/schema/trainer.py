@@ -1,0 +1,74 @@
+"""How long and on what a run trains, and what its loss is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.config.schema.option import option
+
+
+@dataclass
+class TrainerConfig:
+    """Budget, machine and stopping; names as in lightning.pytorch.Trainer where it has them."""
+
+    max_epochs: int | None = option(
+        None, "Budget in epochs.", least=1, auto="10 where max_steps is not set either"
+    )
+    max_steps: int | None = option(None, "Budget in steps, in place of max_epochs.", least=1, auto="no limit")
+    max_time: str | None = option(
+        None, "Wall clock after which training stops, as DD:HH:MM:SS, on top of the budget.", auto="no limit"
+    )
+    accelerator: str = option("auto", "`auto` takes a GPU where there is one.", choices=("auto", "cpu", "gpu"))
+    precision: str = option(
+        "auto",
+        "`auto`: mixed bfloat16 on a GPU that has it, mixed float16 on one that has not, float32 on a CPU.",
+        choices=("auto", "32-true", "bf16-mixed", "16-mixed"),
+    )
+    threads: int | None = option(
+        None, "CPU threads of a run; another number gives other bits.", least=1, auto="the machine's cores"
+    )
+    deterministic: bool = option(False, "Refuse operations that have no deterministic form.")
+    gradient_clip_val: float | None = option(
+        None, "Largest norm of the whole gradient.", above=0, auto="no clipping"
+    )
+    monitor: str = option(
+        "auto",
+        "Validation metric that chooses the checkpoint and stops early; `auto` is val/accuracy_micro, or "
+        "val/map_macro where an image has several labels.",
+    )
+    checkpoint: str = option(
+        "best", "Which weights are tested: the best by `monitor`, or the last.", choices=("best", "last")
+    )
+    early_stopping_patience: int | None = option(
+        None, "Epochs without a better `monitor` after which training stops.", least=1, auto="never"
+    )
+    progress: str = option(
+        "auto",
+        "`bar`: a live bar; `lines`: a line per epoch; `none`; `auto`: a bar on a terminal, lines elsewhere.",
+        choices=("auto", "bar", "lines", "none"),
+    )
+
+
+@dataclass
+class LossConfig:
+    """What is minimised."""
+
+    name: str = option(
+        "auto",
+        "`auto`: cross-entropy where an image has one class, binary cross-entropy over the classes where it "
+        "may have several.",
+        choices=("auto", "cross_entropy", "binary_cross_entropy"),
+    )
+    label_smoothing: float = option(
+        0.0, "Share of the target spread evenly over the classes (Szegedy et al. 2016, eq. 2).", least=0, below=1
+    )
+    class_weights: Any = option(
+        "none",
+        "`none`; `balanced`: inversely to how often a class occurs in the training split; or a list, one per "
+        "class (binary cross-entropy: the weight of its positives).",
+        above=0,
+    )
+
+
+OPTIONS = {"default": TrainerConfig}

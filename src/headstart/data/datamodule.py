@@ -1,0 +1,192 @@
+"""The Lightning data module: batches whose bits depend on (seed, epoch, example) and on nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from headstart.data.pictures import BAD_IMAGE, as_channels
+from headstart.data.source import Examples
+from headstart.data.transforms import Geometry, Normalize
+from headstart.errors import DataError
+from headstart.facts import DataFacts
+from headstart.seeds import derive
+
+Batch = dict[str, torch.Tensor]
+"""`image`: (n, channels, height, width); `target`: (n,) int64 or (n, classes) float32; `index`: (n,)."""
+
+_KEEP_BYTES = 2**30
+"""Images that always come out the same are kept in memory up to this size, where no worker process loads."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some examples of a source."""
+
+    examples: Examples
+    indices: npt.NDArray[np.int64]
+
+    @property
+    def ids(self) -> list[str]:
+        """Stable ids, in order."""
+        return [self.examples.ids[i] for i in self.indices]
+
+    @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """Their targets, in order."""
+        return self.examples.targets[self.indices]
+
+
+class ImageDataset(Dataset[Batch]):
+    """Examples as the model takes them; asked for by (epoch, position), so that augmentation can follow both."""
+
+    def __init__(
+        self, split: Split, *, geometry: Geometry, channels: int, seed: int, random: bool, keep: bool
+    ) -> None:
+        self.split = split
+        self.geometry = geometry
+        self.channels = channels
+        self.seed = seed
+        self.random = random
+        self._targets = torch.from_numpy(split.targets)
+        if self._targets.ndim == 2:
+            self._targets = self._targets.float()
+        self._kept: dict[int, torch.Tensor] | None = {} if keep and not random else None
+
+    def __len__(self) -> int:
+        return len(self.split.indices)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, position = key
+        return {
+            "image": self._image(epoch, position),
+            "target": self._targets[position],
+            "index": torch.tensor(position),
+        }
+
+    def _image(self, epoch: int, position: int) -> torch.Tensor:
+        if self._kept is not None and position in self._kept:
+            return self._kept[position]
+        index = int(self.split.indices[position])
+        try:
+            picture = as_channels(self.split.examples.image(index), self.channels)
+        except BAD_IMAGE as error:
+            raise DataError(f"{self.split.examples.where(index)}: cannot be decoded any more ({error}).") from error
+        if not self.random:
+            pixels = self.geometry(picture)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive(self.seed, "augment", epoch, self.split.examples.ids[index]))
+                pixels = self.geometry(picture)
+        if self._kept is not None and len(self._kept) * pixels.numel() < _KEEP_BYTES:
+            self._kept[position] = pixels
+        return pixels
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, position) of every example, in an order drawn from (seed, epoch), or in their own order."""
+
+    def __init__(self, length: int, *, seed: int, shuffle: bool) -> None:
+        self.length = length
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch, and after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if not self.shuffle:
+            order = range(self.length)
+        else:
+            generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+            order = torch.randperm(self.length, generator=generator).tolist()
+        return iter([(self.epoch, position) for position in order])
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Training, validation and test batches of one experiment, and the facts about them."""
+
+    def __init__(
+        self,
+        *,
+        splits: dict[str, Split],
+        facts: DataFacts,
+        train_geometry: Geometry,
+        eval_geometry: Geometry,
+        normalize: Normalize,
+        augment: str,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.splits = splits
+        self.facts = facts
+        self.train_geometry = train_geometry
+        self.eval_geometry = eval_geometry
+        self.normalize = normalize
+        self.augment = augment
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one pass over the training split."""
+        return len(self.train_dataloader())
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled; a last batch of a single example is left out, as batch normalisation cannot take it."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """In order."""
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """In order."""
+        return self._loader("test", shuffle=False)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Normalise on the device: batches travel as bytes."""
+        return {**batch, "image": self.normalize(batch["image"])}
+
+    def _loader(self, name: str, *, shuffle: bool) -> DataLoader[Batch]:
+        split = self.splits[name]
+        dataset = ImageDataset(
+            split,
+            geometry=self.train_geometry if shuffle else self.eval_geometry,
+            channels=self.facts.channels,
+            seed=self.seed,
+            random=shuffle and self.augment != "none",
+            keep=self.num_workers == 0,
+        )
+        rest = len(split.indices) % self.batch_size
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(len(dataset), seed=self.seed, shuffle=shuffle),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=shuffle and rest == 1 and len(split.indices) > 1,
+            # without one of its own the loader draws a seed from the global generator, at moments that differ
+            generator=torch.Generator().manual_seed(derive(self.seed, "loader", name)),
+            worker_init_fn=_one_thread,
+        )
+
+
+def _one_thread(worker: Any) -> None:
+    torch.set_num_threads(1)

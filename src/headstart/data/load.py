@@ -1,0 +1,128 @@
+"""From the data's config to a data module: list, check, split, and say what was found."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.config.schema.data import (
+    DataConfig,
+    DigitsConfig,
+    HuggingFaceConfig,
+    ImageFolderConfig,
+    TorchvisionConfig,
+)
+from headstart.data import transforms
+from headstart.data.datamodule import ImageDataModule, Split
+from headstart.data.fingerprint import scan, split_fingerprint
+from headstart.data.pictures import as_channels
+from headstart.data.source import Source
+from headstart.data.split import check_classes, class_counts, count_of, first_shots, interleaved
+from headstart.errors import ConfigError, DataError
+from headstart.facts import DataFacts, InputSpec
+
+VAL_SHARE, TEST_SHARE = 0.1, 0.2
+
+
+def open_source(data: DataConfig) -> Source:
+    """List the examples that `data` names; raises DataError where they are not to be had."""
+    match data:
+        case ImageFolderConfig():
+            from headstart.data.image_folder import image_folder
+
+            return image_folder(data.path)
+        case HuggingFaceConfig():
+            from headstart.data.huggingface import huggingface
+
+            return huggingface(
+                data.path,
+                subset=data.subset,
+                image_column=data.image_column,
+                label_column=data.label_column,
+            )
+        case TorchvisionConfig():
+            from headstart.data.torchvision_sets import torchvision_set
+
+            return torchvision_set(data.name, path=data.path, download=data.download)
+        case DigitsConfig():
+            from headstart.data.digits import digits
+
+            return digits()
+    raise ConfigError(f"data.source={data.source}: there is no such source.")
+
+
+def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num_workers: int) -> ImageDataModule:
+    """Read, check and split the data; `spec` is what the backbone expects, options already applied.
+
+    Raises DataError where examples cannot be read, are too few, or leave a class out of a split.
+    """
+    source = open_source(data)
+    classes = len(source.class_names)
+    if classes < 2:
+        raise DataError(f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed.")
+    fingerprint, usable, skipped = scan(source, threads=threads, on_bad_image=data.on_bad_image)
+    splits = split_source(source, data, usable)
+    for name, split in splits.items():
+        check_classes(split.targets, name, source.class_names)
+    first = splits["train"]
+    as_channels(first.examples.image(int(first.indices[0])), data.channels)  # wrong channels are said now
+    facts = DataFacts(
+        task=source.task,
+        class_names=source.class_names,
+        channels=data.channels,
+        image_size=spec.size,
+        sizes={name: len(split.indices) for name, split in splits.items()},
+        class_counts={name: class_counts(split.targets, classes) for name, split in splits.items()},
+        fingerprint=fingerprint,
+        split_fingerprint=split_fingerprint({name: split.ids for name, split in splits.items()}),
+        skipped=skipped,
+    )
+    return ImageDataModule(
+        splits=splits,
+        facts=facts,
+        train_geometry=transforms.training(spec, augment=data.augment),
+        eval_geometry=transforms.evaluation(spec),
+        normalize=transforms.Normalize(spec.mean, spec.std),
+        augment=data.augment,
+        batch_size=data.batch_size,
+        num_workers=num_workers,
+        seed=seed,
+    )
+
+
+def split_source(source: Source, data: DataConfig, usable: dict[str, list[int]]) -> dict[str, Split]:
+    """Split: test and validation examples are set apart first, so that more training never moves them.
+
+    Raises DataError where there are too few examples.
+    """
+    classes = len(source.class_names)
+
+    def ordered(name: str) -> Split:
+        examples = source.splits[name]
+        kept = np.asarray(usable[name], dtype=np.int64)
+        if not len(kept):
+            raise DataError(f"data: the {name} split has no examples.")
+        order = interleaved(
+            [examples.ids[i] for i in kept], examples.targets[kept], split_seed=data.split_seed
+        )
+        return Split(examples, kept[order])
+
+    pool = ordered("train")
+    splits: dict[str, Split] = {}
+    for name, size, share in (("test", data.test_size, TEST_SHARE), ("val", data.val_size, VAL_SHARE)):
+        own = name in source.splits
+        whole = ordered(name) if own else pool
+        wanted = size if own or size is not None else share
+        count = count_of(wanted, of=len(whole.indices), classes=classes, key=f"{name}_size")
+        splits[name] = Split(whole.examples, np.sort(whole.indices[:count]))
+        if not own:
+            pool = Split(pool.examples, pool.indices[count:])
+    if not len(pool.indices):
+        raise DataError("data.test_size and data.val_size leave nothing to train on.")
+    if data.shots is not None:
+        targets = source.splits["train"].targets
+        taken = first_shots(pool.indices, targets, data.shots, source.class_names)
+    else:
+        count = count_of(data.train_size, of=len(pool.indices), classes=classes, key="train_size")
+        taken = pool.indices[:count]
+    splits["train"] = Split(pool.examples, np.sort(taken))
+    return {name: splits[name] for name in ("train", "val", "test")}

@@ -1,0 +1,47 @@
+"""The one interface behind every source of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from headstart.facts import Task
+
+Picture = Image.Image | npt.NDArray[np.uint8]
+"""A decoded image: PIL's, or an array (height, width, channels) where PIL has no mode for it."""
+
+
+class Examples(Protocol):
+    """Some labelled images. Ids are stable: they name an example on every machine and in every run."""
+
+    ids: Sequence[str]
+    targets: npt.NDArray[np.int64]
+    """(n,) class indices, or (n, classes) of 0 and 1."""
+    encoded: bool
+    """Whether `content` is an image file's bytes."""
+
+    def content(self, index: int) -> bytes:
+        """The bytes that make this image what it is, for its fingerprint."""
+
+    def image(self, index: int) -> Picture:
+        """Decode it; raises OSError, ValueError or SyntaxError where that cannot be done."""
+
+    def where(self, index: int) -> str:
+        """Where a person finds this image."""
+
+
+@dataclass
+class Source:
+    """What a source has: its classes, and examples under the names `train`, `val` and `test`.
+
+    `train` is always there; what is missing of the others is taken from it.
+    """
+
+    class_names: tuple[str, ...]
+    task: Task
+    splits: dict[str, Examples] = field(default_factory=dict)

@@ -1,0 +1,88 @@
+"""Small frozen values that data and models tell each other, so that neither imports the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["multiclass", "multilabel"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a backbone expects of an image; known from its name, without building it.
+
+    `size` is (height, width) in pixels; `mean` and `std` are per channel, for pixels scaled to [0, 1];
+    `crop_pct` is the share of the resized image that the evaluation crop keeps.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str = "center"
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the data says of itself once it is read and split.
+
+    `sizes` counts examples per split; `class_counts` counts examples of each class per split, in the
+    order of `class_names`. The fingerprints are SHA-256 hex digests.
+    """
+
+    task: Task
+    class_names: tuple[str, ...]
+    channels: int
+    image_size: tuple[int, int]
+    sizes: Mapping[str, int]
+    class_counts: Mapping[str, tuple[int, ...]]
+    fingerprint: str
+    split_fingerprint: str
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """How many outputs the head has."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """One step of a backbone from the input up: the names of what lives in it."""
+
+    name: str
+    parameters: tuple[str, ...]
+    buffers: tuple[str, ...]
+    size: int
+    """How many numbers its parameters hold."""
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """A model's layer groups from the input up; the last one is always `head`.
+
+    `prefix_problem` is empty where the groups run in their order; otherwise it says why "the first k
+    groups" has no meaning for this backbone.
+    """
+
+    groups: tuple[LayerGroup, ...]
+    prefix_problem: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all groups, `head` last."""
+        return tuple(group.name for group in self.groups)
+
+    @property
+    def backbone(self) -> tuple[LayerGroup, ...]:
+        """All groups but the head."""
+        return self.groups[:-1]
+
+    def group_of(self) -> dict[str, str]:
+        """Map from each parameter's and buffer's name to the name of its group."""
+        return {
+            name: group.name for group in self.groups for name in (*group.parameters, *group.buffers)
+        }

@@ -1,0 +1,107 @@
+"""The whole model: a backbone and a head, built, loaded, proven loaded and mapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from headstart.config.schema.head import HeadConfig
+from headstart.errors import ConfigError
+from headstart.facts import InputSpec, LayerMap
+from headstart.models import timm_backbone, torchvision_backbone
+from headstart.models.heads import build_head
+from headstart.models.layer_groups import backbone_groups, layer_map, run_once
+from headstart.models.loading import LoadReport, require_complete
+from headstart.models.weights import WeightsFile, read_for
+from headstart.seeds import derive
+
+LIBRARIES: dict[str, ModuleType] = {"timm": timm_backbone, "torchvision": torchvision_backbone}
+
+
+class Classifier(nn.Module):
+    """Normalised images (n, channels, height, width) -> class scores (n, classes)."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores before softmax or sigmoid."""
+        scores: torch.Tensor = self.head(self.backbone(images))
+        return scores
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model with what is known of it."""
+
+    model: Classifier
+    layers: LayerMap
+    report: LoadReport | None
+
+
+def full_name(name: str, *, library: str) -> str:
+    """A backbone's name with its weights tag, where it has one; raises ConfigError for an unknown one."""
+    return str(LIBRARIES[library].full_name(name))
+
+
+def input_spec(name: str, *, library: str) -> InputSpec:
+    """What a backbone expects of an image, known without building it."""
+    spec: InputSpec = LIBRARIES[library].input_spec(name)
+    return spec
+
+
+def build_classifier(
+    *,
+    name: str,
+    library: str,
+    head: HeadConfig,
+    classes: int,
+    channels: int,
+    size: tuple[int, int],
+    weights: WeightsFile | None,
+    seed: int,
+) -> Built:
+    """Build a model; initial values are drawn from `seed` and no other random state is touched.
+
+    Raises ConfigError where the backbone cannot take such images, WeightsError where the weights do not fit.
+    """
+    state = read_for(weights, name=name, library=library) if weights else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "init", "backbone"))
+        backbone, report = LIBRARIES[library].create(
+            name, channels=channels, size=size, pool=head.pool, state=state
+        )
+        if weights and report:
+            require_complete(report, what=weights.said, backbone=name)
+        groups, problem = backbone_groups(backbone, name=name, library=library)
+        features = _features(backbone, groups, name=name, shape=(channels, *size))
+        torch.manual_seed(derive(seed, "init", "head"))
+        model = Classifier(backbone, build_head(head, features=features[0], classes=classes))
+    if not problem and not features[1]:
+        problem = f"the layer groups of {name} do not run one after another"
+    return Built(model, layer_map(model, groups, order_problem=problem), report)
+
+
+def _features(
+    backbone: nn.Module, groups: dict[str, str], *, name: str, shape: tuple[int, int, int]
+) -> tuple[int, bool]:
+    """Width of the features, and whether the groups run in order, from one image through the backbone."""
+    try:
+        features, in_order = run_once(backbone, groups, torch.zeros(2, *shape))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            f"data.image_size: {name} cannot take {shape[1]} x {shape[2]} pixels ({reason})."
+        ) from error
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        shape_found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+        raise ConfigError(
+            f"backbone.name={name}: gives no single vector per image (found {shape_found}); "
+            "try head.pool=avg."
+        )
+    return features.shape[1], in_order

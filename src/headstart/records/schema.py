@@ -1,0 +1,80 @@
+"""`run.json`: everything a run says of itself, and the versions of that file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from headstart.errors import RecordError
+
+SCHEMA_VERSION = 1
+
+STATUSES = ("running", "completed", "failed", "interrupted", "pruned")
+
+
+@dataclass
+class RunRecord:
+    """One run; the meaning of each field is in docs/records.md."""
+
+    id: str
+    status: str
+    config_hash: str
+    job_key: str
+    arm: str
+    seed: int
+    split_seed: int
+    command: list[str]
+    started: str
+    config: dict[str, Any]
+    launched_by: str | None = None
+    fold: int | None = None
+    error: str | None = None
+    finished: str | None = None
+    stopped_by: str | None = None
+    epochs: int = 0
+    steps: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory: dict[str, int | None] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    confusion: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    determinism: dict[str, Any] = field(default_factory=dict)
+    predictions_sha256: str | None = None
+    logger: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `run.json`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Any) -> RunRecord:
+        """Read plain data; raises RecordError with what is wrong with it."""
+        if not isinstance(value, dict):
+            raise RecordError("is not a record")
+        version = value.get("schema_version")
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise RecordError("has no schema_version")
+        if version > SCHEMA_VERSION:
+            raise RecordError(
+                f"has schema {version}; this version of Headstart reads up to {SCHEMA_VERSION}: upgrade it"
+            )
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        missing = [
+            name
+            for name, f in fields.items()
+            if name not in value and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise RecordError(f"lacks {', '.join(missing)}")
+        if value["status"] not in STATUSES:
+            raise RecordError(f"has an unknown status {value['status']!r}")
+        for name in ("config", "seconds", "metrics", "best", "parameters", "weights", "data"):
+            if not isinstance(value.get(name, {}), dict):
+                raise RecordError(f"has a {name} that is no mapping")
+        return cls(**{name: item for name, item in value.items() if name in fields})

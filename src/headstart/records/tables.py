@@ -1,0 +1,93 @@
+"""The tables of a run: metrics per epoch, and predictions per example."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import RecordError
+from headstart.records.atomic import write_text, write_with
+
+METRICS = "metrics.csv"
+PREDICTIONS = "predictions.parquet"
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as CSV, whole or not at all; columns in the order in which they first appear."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read rows that `write_rows` wrote: numbers as numbers, empty cells left out.
+
+    Raises RecordError where the file is missing or is no such table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{k: _number(v) for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RecordError(f"{path}: cannot be read ({type(error).__name__}).") from error
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def write_predictions(
+    path: Path,
+    *,
+    ids: Sequence[str],
+    targets: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+) -> str:
+    """Write a row per example and return the digest of the rows.
+
+    `targets` is (n,) of class indices, or (n, classes) of 0 and 1; `probabilities` is (n, classes). An image
+    with several labels is predicted to have those whose probability is at least 0.5. The digest covers ids,
+    targets and probabilities, not the file's bytes, which change with the version of Parquet.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    several = targets.ndim == 2
+    predicted = (probabilities >= 0.5).astype(np.int64) if several else probabilities.argmax(axis=1)
+    column = (lambda values: list(values)) if several else (lambda values: values)
+    table = pa.table(
+        {
+            "id": pa.array(list(ids), pa.string()),
+            "target": pa.array(column(targets)),
+            "predicted": pa.array(column(predicted)),
+            "probability": pa.array(list(probabilities), pa.list_(pa.float32())),
+        }
+    )
+    write_with(path, lambda temporary: parquet.write_table(table, temporary, compression="zstd"))
+    return predictions_digest(ids, targets, probabilities)
+
+
+def predictions_digest(
+    ids: Sequence[str], targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
+) -> str:
+    """SHA-256 hex digest over ids, targets and the exact probabilities, in their order."""
+    digest = hashlib.sha256()
+    for name in ids:
+        digest.update(name.encode() + b"\0")
+    digest.update(np.ascontiguousarray(targets, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(probabilities, dtype="<f4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""What every `auto` stands for: a config that is resolved says all there is to know, on any machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from headstart.config.checks import METRICS
+from headstart.config.schema.root import Config
+from headstart.config.schema.weights import PretrainedConfig
+from headstart.errors import ConfigError
+from headstart.facts import DataFacts, InputSpec
+from headstart.models.classifier import full_name, input_spec
+from headstart.models.weights import resolve_origin
+from headstart.training.losses import resolve_loss
+from headstart.training.metrics import default_monitor
+
+DEFAULT_EPOCHS = 10
+
+
+def resolve(config: Config) -> Config:
+    """Replace what can be resolved without reading data: names, preprocessing, machine and budget.
+
+    Raises ConfigError for an unknown backbone or a machine that is not there.
+    """
+    library = config.backbone.library
+    name = full_name(config.backbone.name, library=library)
+    weights = config.weights
+    if isinstance(weights, PretrainedConfig):
+        origin = resolve_origin(weights.origin, name=config.backbone.name, library=library)
+        weights = replace(weights, origin=origin)
+    accelerator = resolve_accelerator(config.trainer.accelerator)
+    trainer = replace(
+        config.trainer,
+        max_epochs=resolve_epochs(config),
+        accelerator=accelerator,
+        precision=resolve_precision(config.trainer.precision, accelerator=accelerator),
+        threads=config.trainer.threads or usable_cores(),
+    )
+    return replace(
+        config,
+        backbone=replace(config.backbone, name=name),
+        weights=weights,
+        trainer=trainer,
+        data=resolve_data(config, input_spec(name, library=library), accelerator=accelerator),
+    )
+
+
+def resolve_for_data(config: Config, facts: DataFacts) -> Config:
+    """Replace what depends on the labels: the loss and the metric that chooses the checkpoint.
+
+    Raises ConfigError where what was named does not fit them.
+    """
+    monitor = config.trainer.monitor
+    if monitor == "auto":
+        monitor = default_monitor(facts.task)
+    elif monitor.removeprefix("val/") not in METRICS[facts.task]:
+        known = ", ".join(f"val/{name}" for name in METRICS[facts.task])
+        raise ConfigError(f"trainer.monitor={monitor}: is no metric of a {facts.task} task; it has {known}.")
+    return replace(
+        config,
+        trainer=replace(config.trainer, monitor=monitor),
+        loss=replace(config.loss, name=resolve_loss(config.loss, facts)),
+    )
+
+
+def resolve_epochs(config: Config) -> int | None:
+    """The budget in epochs, unless it is given in steps."""
+    if config.trainer.max_steps is not None:
+        return None
+    return config.trainer.max_epochs or DEFAULT_EPOCHS
+
+
+def resolve_accelerator(choice: str) -> str:
+    """`cpu` or `gpu`; raises ConfigError where a GPU is asked for and there is none."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if choice == "gpu" and not there:
+        raise ConfigError("trainer.accelerator=gpu: PyTorch finds no GPU here; `headstart doctor` says more.")
+    return "gpu" if choice != "cpu" and there else "cpu"
+
+
+def resolve_precision(choice: str, *, accelerator: str) -> str:
+    """Mixed precision on a GPU, float32 on a CPU."""
+    import torch
+
+    if choice != "auto":
+        return choice
+    if accelerator == "cpu":
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_data(config: Config, spec: InputSpec, *, accelerator: str) -> Any:
+    """The data's config with the backbone's own preprocessing wherever it says nothing else."""
+    data = config.data
+    size = data.image_size
+    workers = 0 if accelerator == "cpu" else min(8, max(1, usable_cores() - 1))
+    return replace(
+        data,
+        image_size=list(spec.size) if size is None else [size, size] if isinstance(size, int) else list(size),
+        mean=_per_channel(data.mean or spec.mean, data.channels),
+        std=_per_channel(data.std or spec.std, data.channels),
+        interpolation=data.interpolation or spec.interpolation,
+        crop_pct=data.crop_pct if data.crop_pct is not None else spec.crop_pct,
+        num_workers=workers if data.num_workers is None else data.num_workers,
+    )
+
+
+def spec_of(config: Config) -> InputSpec:
+    """The preprocessing that a resolved config names."""
+    data = config.data
+    own = input_spec(config.backbone.name, library=config.backbone.library)
+    return InputSpec(
+        size=(data.image_size[0], data.image_size[1]),
+        mean=tuple(data.mean or ()),
+        std=tuple(data.std or ()),
+        interpolation=str(data.interpolation),
+        crop_pct=float(data.crop_pct or 1.0),
+        crop_mode=own.crop_mode,
+    )
+
+
+def _per_channel(values: Any, channels: int) -> list[float]:
+    """One number per channel: grey images get the colours' mean, further channels repeat them."""
+    values = [float(value) for value in values]
+    if len(values) == 1 or channels == len(values):
+        return values * (channels // len(values))
+    if channels == 1:
+        return [sum(values) / len(values)]
+    return [values[i % len(values)] for i in range(channels)]

@@ -1,0 +1,55 @@
+"""A trained model back from its run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headstart.config.plain import read_config
+from headstart.data.pictures import as_channels
+from headstart.data.source import Picture
+from headstart.data.transforms import Geometry, Normalize, evaluation
+from headstart.errors import RecordError
+from headstart.models.classifier import Classifier, build_classifier
+from headstart.records.store import CONFIG, read_record
+from headstart.resolve import spec_of
+from headstart.training.checkpoints import BEST, FOLDER, LAST, load_weights
+
+
+class Transform:
+    """Image -> normalised float32 tensor (channels, height, width), as the run evaluated its own."""
+
+    def __init__(self, geometry: Geometry, normalize: Normalize, channels: int) -> None:
+        self.geometry = geometry
+        self.normalize = normalize
+        self.channels = channels
+
+    def __call__(self, image: Picture) -> torch.Tensor:
+        """Resize, crop and normalise one image."""
+        return self.normalize(self.geometry(as_channels(image, self.channels)))
+
+
+def load_run(folder: Path) -> tuple[Classifier, Callable[[Any], torch.Tensor]]:
+    """Model and transform of a run; raises RecordError where it kept no weights."""
+    record = read_record(folder)
+    config = read_config(folder / CONFIG)
+    path = folder / FOLDER / (BEST if config.trainer.checkpoint == "best" else LAST)
+    if not path.is_file():
+        raise RecordError(f"{folder}: this run ({record.status}) kept no weights ({path.name}).")
+    spec = spec_of(config)
+    model = build_classifier(
+        name=config.backbone.name,
+        library=config.backbone.library,
+        head=config.head,
+        classes=len(record.data["class_names"]),
+        channels=config.data.channels,
+        size=spec.size,
+        weights=None,
+        seed=config.seed,
+    ).model
+    load_weights(path, model)
+    model.eval()
+    return model, Transform(evaluation(spec), Normalize(spec.mean, spec.std), config.data.channels)

@@ -1,0 +1,75 @@
+"""The weights that a run keeps: the best by validation, as safetensors, written when they are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file, save_file
+
+from headstart.config.checks import LOWER_IS_BETTER
+from headstart.records.atomic import write_with
+from headstart.training.module import TransferModule
+
+FOLDER = "checkpoints"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+RESUME = "last.ckpt"
+
+
+def lower_is_better(monitor: str) -> bool:
+    """Whether a metric, with or without its split, improves downwards."""
+    return monitor.rpartition("/")[2] in LOWER_IS_BETTER
+
+
+class BestWeights(pl.Callback):
+    """Keeps the weights of the first epoch with the best value of a validation metric."""
+
+    def __init__(self, folder: Path, *, monitor: str) -> None:
+        self.path = folder / FOLDER / BEST
+        self.monitor = monitor
+        self.best: dict[str, Any] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare this validation with the best so far."""
+        if not trainer.sanity_checking:
+            self.consider(trainer, pl_module)
+
+    def consider(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Keep the present weights if they are better than all before."""
+        assert isinstance(module, TransferModule)
+        value = module.values[self.monitor]
+        if self.best:
+            before = self.best["value"]
+            if not (value < before if lower_is_better(self.monitor) else value > before):
+                return
+        save_weights(self.path, module.model)
+        self.best = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "monitor": self.monitor,
+            "value": value,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return dict(self.best)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self.best = dict(state_dict)
+
+
+def save_weights(path: Path, model: torch.nn.Module) -> None:
+    """Write a model's tensors as safetensors, whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    # clones: safetensors refuses tensors that share memory
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    write_with(path, lambda temporary: save_file(state, temporary))
+
+
+def load_weights(path: Path, model: torch.nn.Module) -> None:
+    """Read what `save_weights` wrote back into the same model, every tensor of it."""
+    model.load_state_dict(load_file(path), strict=True)

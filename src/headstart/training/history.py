@@ -1,0 +1,71 @@
+"""The history of a run: a row per epoch in metrics.csv, the same rows to the loggers, single steps as asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from headstart.records.tables import METRICS, read_rows, write_rows
+from headstart.training.loggers import RunLogger
+from headstart.training.module import TransferModule
+
+
+class History(pl.Callback):
+    """Writes metrics.csv after every validation, whole each time."""
+
+    def __init__(self, folder: Path, *, loggers: Sequence[RunLogger], every_n_steps: int | None) -> None:
+        self.path = folder / METRICS
+        self.loggers = loggers
+        self.every_n_steps = every_n_steps
+        self.rows: list[dict[str, Any]] = []
+        self._began = time.monotonic()
+
+    @property
+    def last_step(self) -> int:
+        """Global step of the last validation, 0 before the first."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock; after a resume keep the rows that the checkpoint knows of."""
+        self._began = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read back what an interrupted run had written before its checkpoint."""
+        if trainer.global_step and self.path.is_file():
+            self.rows = [row for row in read_rows(self.path) if row["step"] <= trainer.global_step]
+            if self.rows:
+                self._began -= float(self.rows[-1]["seconds"])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Hand a single step to the loggers, now and then: reading the loss waits for the device."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            row = {"step": trainer.global_step, "train/step_loss": float(outputs["loss"])}
+            for logger in self.loggers:
+                logger.step(row)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the row of this validation."""
+        if not trainer.sanity_checking:
+            self.add(trainer, pl_module)
+
+    def add(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write down the present epoch: losses, metrics, rate per layer group, seconds since the start."""
+        assert isinstance(module, TransferModule)
+        row: dict[str, Any] = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "train/loss": module.mean_loss,
+            **module.values,
+            **{f"lr/{group}": rate for group, rate in module.rates.items()},
+            "seconds": round(time.monotonic() - self._began, 3),
+        }
+        self.rows.append(row)
+        write_rows(self.path, self.rows)
+        for logger in self.loggers:
+            logger.epoch(row)

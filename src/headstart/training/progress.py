@@ -1,0 +1,101 @@
+"""What a person sees while a run trains: epoch, loss, metric and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from headstart.training.module import TransferModule
+
+
+def how(choice: str) -> str:
+    """`bar`, `lines` or `none`, for a choice that may be `auto`."""
+    return choice if choice != "auto" else ("bar" if sys.stderr.isatty() else "lines")
+
+
+def clock(seconds: float) -> str:
+    """`7 s`, `3:05` or `1:02:03`."""
+    whole = round(max(0.0, seconds))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+class ProgressReport(pl.Callback):
+    """A live bar over all steps of the run, or a line per epoch."""
+
+    def __init__(self, *, style: str, total_steps: int, steps_per_epoch: int, monitor: str) -> None:
+        self.style = how(style)
+        self.total_steps = total_steps
+        self.epochs = -(-total_steps // steps_per_epoch)
+        self.monitor = monitor
+        self.metric = ""
+        self._progress: Progress | None = None
+        self._first = 0
+        self._began = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock and, on a terminal, the bar."""
+        self._first, self._began = trainer.global_step, time.monotonic()
+        if self.style == "bar":
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[said]}"),
+                console=Console(stderr=True),
+                refresh_per_second=4,
+                transient=True,
+            )
+            self._progress.add_task("", total=self.total_steps, completed=self._first, said="")
+            self._progress.start()
+
+    def time_left(self, step: int) -> float:
+        """Seconds to the end of the budget at the pace so far."""
+        done = step - self._first
+        return (time.monotonic() - self._began) / done * (self.total_steps - step) if done else 0.0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar; the loss is read where that costs nothing, or a few times per epoch."""
+        if self._progress is None:
+            return
+        assert isinstance(pl_module, TransferModule)
+        step = trainer.global_step
+        if pl_module.device.type == "cpu" or batch_idx % 50 == 0:
+            said = f"loss {pl_module.mean_loss:.3f}{self.metric}  {clock(self.time_left(step))} left"
+            self._progress.update(self._progress.task_ids[0], said=said)
+        epoch = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
+        self._progress.update(self._progress.task_ids[0], completed=step, description=epoch)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the metric of this epoch."""
+        assert isinstance(pl_module, TransferModule)
+        if trainer.sanity_checking or self.monitor not in pl_module.values:
+            return
+        self.metric = f"  {self.monitor} {pl_module.values[self.monitor]:.4f}"
+        if self.style == "lines":
+            print(
+                f"  epoch {trainer.current_epoch + 1}/{self.epochs}  loss {pl_module.mean_loss:.3f}{self.metric}  "
+                f"{clock(time.monotonic() - self._began)}, {clock(self.time_left(trainer.global_step))} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away."""
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Take the bar away, so that the message stands alone."""
+        self._stop()

@@ -1,0 +1,90 @@
+"""How the learning rate moves: each schedule is a function from the step to a factor on the base rate."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+
+from headstart.config.schema.schedule import (
+    CosineConfig,
+    OneCycleConfig,
+    ScheduleConfig,
+    StepConfig,
+)
+from headstart.errors import ConfigError
+
+Factor = Callable[[int], float]
+"""Global step, from 0 -> what the base learning rate is multiplied by."""
+
+
+def build_factor(config: ScheduleConfig, *, total_steps: int, steps_per_epoch: int) -> Factor:
+    """The factor of every step of a run of `total_steps`.
+
+    Raises ConfigError where the warm-up or a milestone does not lie inside the run.
+    """
+    warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+    if warmup >= total_steps and warmup:
+        raise ConfigError(f"schedule.warmup: {warmup} steps leave nothing of the run's {total_steps} steps.")
+    match config:
+        case OneCycleConfig():
+            rise = warmup or max(1, round(config.pct_start * total_steps))
+            return one_cycle(
+                rise=rise, total=total_steps, div_factor=config.div_factor, final_div_factor=config.final_div_factor
+            )
+        case CosineConfig():
+            body = cosine(total=total_steps - warmup, min_factor=config.min_factor)
+        case StepConfig():
+            unit = steps_per_epoch if config.unit == "epoch" else 1
+            milestones = [round(m * unit) for m in config.milestones]
+            if milestones[-1] >= total_steps:
+                raise ConfigError(
+                    f"schedule.milestones={config.milestones}: the last one lies beyond the run's {total_steps} steps."
+                )
+            body = step([m - warmup for m in milestones], gamma=config.gamma)
+        case _:
+            body = constant
+    return with_warmup(body, warmup) if warmup else body
+
+
+def constant(step: int) -> float:
+    """The base rate throughout."""
+    return 1.0
+
+
+def cosine(*, total: int, min_factor: float) -> Factor:
+    """Half a cosine from 1 at step 0 to `min_factor` at `total` (Loshchilov and Hutter 2017, eq. 5)."""
+
+    def factor(step: int) -> float:
+        share = min(step / total, 1.0)
+        return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * share)) / 2
+
+    return factor
+
+
+def step(milestones: list[int], *, gamma: float) -> Factor:
+    """1, then `gamma` times more from each milestone on."""
+    return lambda step: gamma ** bisect_right(milestones, step)
+
+
+def one_cycle(*, rise: int, total: int, div_factor: float, final_div_factor: float) -> Factor:
+    """A cosine rise from 1/div_factor to 1 over `rise` steps, then a cosine fall (Smith and Topin 2018).
+
+    The end is 1/(div_factor * final_div_factor), as in torch.optim.lr_scheduler.OneCycleLR.
+    """
+    low, end = 1 / div_factor, 1 / (div_factor * final_div_factor)
+
+    def between(start: float, stop: float, share: float) -> float:
+        return stop + (start - stop) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return between(low, 1.0, step / rise)
+        return between(1.0, end, (step - rise) / max(1, total - rise))
+
+    return factor
+
+
+def with_warmup(body: Factor, warmup: int) -> Factor:
+    """A linear rise over `warmup` steps, from 1/warmup to the base rate, then `body` from its own step 0."""
+    return lambda step: (step + 1) / warmup if step < warmup else body(step - warmup)
