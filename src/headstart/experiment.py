@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +97,14 @@ def prepare(config: Config) -> Prepared:
     return Prepared(config, data, built, plan, factor, budget, weights)
 
 
-def run(config: Config, *, command: Sequence[str] = (), launched_by: str | None = None) -> tuple[Path, RunRecord]:
-    """Run one experiment; return its folder and record.
+def run(
+    config: Config,
+    *,
+    command: Sequence[str] = (),
+    launched_by: str | None = None,
+    announce: Callable[[Path], None] | None = None,
+) -> tuple[Path, RunRecord]:
+    """Run one experiment; return its folder and record. `announce` is told the folder as soon as there is one.
 
     Raises a HeadstartError before anything is written for a mistake, RunFailed where training came to
     nothing: its record says so.
@@ -113,6 +119,9 @@ def run(config: Config, *, command: Sequence[str] = (), launched_by: str | None 
     )
     write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     record = describe_run(prepared, folder=folder, command=command, launched_by=launched_by)
+    write_record(folder, record)
+    if announce:
+        announce(folder)
     return folder, _train(prepared, folder, record, began=began, resume=False)
 
 

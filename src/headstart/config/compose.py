@@ -57,12 +57,14 @@ def configs(config_dirs: tuple[str, ...] = ()) -> Iterator[Hydra]:
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Parse override strings; raises ConfigError for one that is no override or whose key does not exist."""
     parsed = []
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
     for text in overrides:
         if "=" not in text and not text.startswith("~"):
             hint = did_you_mean(text.lstrip("-"), ["multirun", "cfg", "config-dir", "debug"])
             raise ConfigError(f"{text!r} is not an override: write key=value, such as seed=1.{hint}")
         try:
-            override = OverridesParser.create().parse_override(text)
+            override = OverridesParser.create(loader).parse_override(text)
         except HydraException as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{text!r} cannot be read ({reason}); quote a value with spaces or commas.") from error

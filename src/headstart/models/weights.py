@@ -101,6 +101,11 @@ def _from_package(architecture: str) -> WeightsFile:
     return WeightsFile("package", f"{package} {version}", path, sha256_of(path), "weights.origin=package")
 
 
+def package_installed(package: str) -> bool:
+    """Whether a package of weights is there."""
+    return _package_file(package) is not None
+
+
 def _package_file(package: str) -> Path | None:
     """The weights inside an installed package, found without importing it."""
     spec = importlib.util.find_spec(package.replace("-", "_"))

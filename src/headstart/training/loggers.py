@@ -203,7 +203,8 @@ class WandbLogger:
 
     def about(self) -> Row:
         """Id, address and mode."""
-        return {"wandb_id": self.run.id, "wandb_url": self.run.url, "wandb_mode": self.mode}
+        url = self.run.url if self.mode == "online" else None
+        return {"wandb_id": self.run.id, "wandb_url": url, "wandb_mode": self.mode}
 
 
 class StepsLogger:

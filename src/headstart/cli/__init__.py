@@ -1,0 +1,97 @@
+"""The one door: `headstart <command>`, a file per command, each imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from headstart.errors import HeadstartError, did_you_mean
+
+COMMANDS = {
+    "train": "run an experiment, or with -m a sweep of them",
+    "resume": "go on with an interrupted run",
+    "runs": "list runs",
+    "compare": "compare runs: each arm, and its paired gain over training from scratch",
+    "list": "show the backbones, weights, strategies and data that can be chosen",
+    "doctor": "check the installation, and say how to mend it",
+    "clean": "free what finished runs and caches hold",
+    "completion": "print the completion script of a shell",
+}
+
+_HIDDEN = {"complete-line": "completion"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status: 0, 1 (our fault), 2 (a mistake), 3 (the answer is no), 130."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except HeadstartError as error:
+        if debug:
+            raise
+        print(f"headstart: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("headstart: interrupted; `headstart resume RUN` goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or Python complains again at exit
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        from headstart import __version__
+
+        print(f"headstart {__version__}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS and name not in _HIDDEN:
+        hint = did_you_mean(name, COMMANDS) or " `headstart --help` lists the commands."
+        raise HeadstartError(f"{name}: there is no such command.{hint}")
+    module = importlib.import_module(f"headstart.cli.{_HIDDEN.get(name, name)}")
+    if name in _HIDDEN:
+        return int(module.complete(words[1:]))
+    parser = Parser(prog=f"headstart {name}", description=module.__doc__, add_help=name != "train")
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_intermixed_args(words[1:])))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with our way of saying that something is wrong."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Raise instead of exiting."""
+        raise HeadstartError(f"{message}; `{self.prog} --help` says more.")
+
+
+def usage() -> str:
+    """What `headstart --help` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{help}" for name, help in COMMANDS.items()]
+    return "\n".join(
+        [
+            "headstart: what a pretrained backbone buys you on your images, against training from scratch",
+            "",
+            "usage: headstart COMMAND [ARGUMENTS]",
+            "",
+            *lines,
+            "",
+            "`headstart COMMAND --help` says more; --debug shows the traceback of a mistake.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""List runs: what each was, and what came out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to look."""
+    parser.add_argument("path", nargs="?", type=Path, help="outputs, a sweep or a run (default: the outputs)")
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the list; records that cannot be read are named."""
+    from headstart.config.paths import default_output_dir
+    from headstart.records.store import find_runs
+
+    runs, damaged = find_runs([arguments.path or default_output_dir()])
+    if arguments.format == "table":
+        from rich.console import Console
+
+        from headstart.compare.listing import table
+
+        Console().print(table(runs))
+    else:
+        from headstart.compare.listing import rows_of
+
+        rows = rows_of(runs)
+        if arguments.format == "json":
+            print(json.dumps(rows, indent=1))
+        elif rows:
+            import csv
+
+            writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    for line in damaged:
+        print(line, file=sys.stderr)
+    return 0

@@ -1,0 +1,82 @@
+"""Run one experiment, or with -m one run for each combination of the values given.
+
+  headstart train backbone=resnet18 strategy=linear_probe data=image_folder data.path=photos
+  headstart train -m strategy=full,linear_probe seed=range(3)
+  headstart train -m experiment=quickstart
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Hydra's command line, as its users know it."""
+    parser.add_argument("overrides", nargs="*", help="key=value; with -m also key=a,b and key=range(3)")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values")
+    parser.add_argument("--config-dir", action="append", default=[], help="folder of further configs")
+    parser.add_argument("--cfg", choices=("job",), help="print the config that would run, and stop")
+    parser.add_argument("-h", "--help", action="store_true", help="list every group, option and default")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run, and say where the results are."""
+    config_dirs = tuple(arguments.config_dir)
+    if arguments.help:
+        from headstart.cli.options import describe_options
+
+        print(f"usage: headstart train [-m] [--config-dir DIR] [--cfg job] [KEY=VALUE ...]\n\n{__doc__}")
+        print(describe_options(config_dirs))
+        return 0
+    command = ["headstart", *sys.argv[1:]]
+    if arguments.multirun:
+        return _sweep(arguments, config_dirs, command)
+    from headstart.config.compose import compose
+
+    config = compose(arguments.overrides, config_dirs=config_dirs)
+    if arguments.cfg:
+        import yaml
+
+        from headstart.config.plain import to_plain
+
+        print(yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    if config.sweep.list or config.sweep.grid:
+        from headstart.errors import ConfigError
+        from headstart.sweep.expand import expand
+
+        count = len(expand(arguments.overrides, config_dirs=config_dirs).jobs)
+        raise ConfigError(f"this experiment is a sweep of {count} runs: add -m to run it.")
+    from headstart.experiment import run as run_experiment
+
+    folder, record = run_experiment(config, command=command)
+    metric, value = next(iter((k, v) for k, v in record.metrics.items() if k.startswith("test/")))
+    print(f"{metric} {value:.4f} in {record.seconds['total']:.1f} s")
+    print(f"{folder}")
+    return 0
+
+
+def _sweep(arguments: argparse.Namespace, config_dirs: tuple[str, ...], command: list[str]) -> int:
+    from headstart.cli.compare import show
+    from headstart.sweep.expand import describe_varied, expand
+    from headstart.sweep.local import run_jobs
+
+    jobs = expand(arguments.overrides, config_dirs=config_dirs)
+    if arguments.cfg:
+        print("\n".join(describe_varied(jobs.jobs)))
+        return 0
+    again = f", {jobs.duplicates} duplicates left out" if jobs.duplicates else ""
+    print(f"{len(jobs.jobs)} runs{again}", file=sys.stderr, flush=True)
+    folder, outcomes = run_jobs(jobs, command=command, say=lambda text: print(text, file=sys.stderr, flush=True))
+    failed = [outcome for outcome in outcomes if outcome.status != "completed"]
+    if len(failed) < len(outcomes):
+        print()
+        show([folder], metric=None, how="table", plot=Path(folder, "comparison.png"))
+    for outcome in failed:
+        where = f" ({folder.parent.parent / 'runs' / outcome.run})" if outcome.run else ""
+        last = (outcome.error or outcome.status).strip().splitlines()[-1]
+        print(f"failed: {outcome.varied}{where}: {last}", file=sys.stderr)
+    print(f"\nResults: {folder}")
+    return 3 if failed else 0

@@ -1,0 +1,1 @@
+"""Comparing runs. Nothing in here imports torch: a thousand runs are compared in a moment."""

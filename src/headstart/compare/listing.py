@@ -1,0 +1,79 @@
+"""Runs as a list: a table for people, a data frame for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from headstart.compare.comparison import DEFAULT_METRIC
+from headstart.records.schema import RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Runs = Sequence[tuple[Path, RunRecord]]
+
+
+def frame_of(runs: Runs) -> pd.DataFrame:
+    """A row per run: its folder, and every scalar of its record under dotted names."""
+    import pandas as pd
+
+    return pd.DataFrame([{"folder": str(folder), **_flat(record.to_dict())} for folder, record in runs])
+
+
+def rows_of(runs: Runs) -> list[dict[str, Any]]:
+    """The few columns that a person looks at."""
+    rows = []
+    for folder, record in runs:
+        metric = DEFAULT_METRIC.get(str(record.data.get("task")), "")
+        rows.append(
+            {
+                "run": folder.name,
+                "status": record.status,
+                "backbone": record.config["backbone"]["name"],
+                "weights": record.config["weights"]["source"],
+                "strategy": record.config["strategy"]["name"],
+                "data": record.config["data"]["source"],
+                "seed": record.seed,
+                "metric": metric,
+                "value": record.metrics.get(metric),
+                "seconds": record.seconds.get("total"),
+                "sweep": record.launched_by,
+            }
+        )
+    return rows
+
+
+def table(runs: Runs) -> Table:
+    """The list for a terminal."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    names = ("run", "status", "weights", "strategy", "seed", "value", "seconds")
+    for name in names:
+        grid.add_column(
+            "test metric" if name == "value" else name,
+            justify="right" if name in ("seed", "value", "seconds") else "left",
+            overflow="fold",
+        )
+    for row in rows_of(runs):
+        shown = {**row, "value": _number(row["value"], 4), "seconds": _number(row["seconds"], 1)}
+        grid.add_row(*(Text(str(shown[name])) for name in names))
+    return grid
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, list):
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Many runs launched together: which jobs a sweep has, and running them."""
