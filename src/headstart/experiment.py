@@ -19,8 +19,8 @@ import yaml
 
 from headstart.config.identity import arm_hash, config_hash, job_key
 from headstart.config.plain import read_config, to_plain
-from headstart.config.schema.root import Config
 from headstart.config.schema.logger import SteppedConfig
+from headstart.config.schema.root import Config
 from headstart.data import ImageDataModule, load_data
 from headstart.data.transforms import describe
 from headstart.environment import describe_determinism, describe_environment, peak_memory, process_alive
@@ -74,9 +74,7 @@ def prepare(config: Config) -> Prepared:
     name, library = config.backbone.name, config.backbone.library
     weights = locate_weights(config.weights, name=name, library=library)
     spec = spec_of(config)
-    data = load_data(
-        config.data, spec, seed=config.seed, threads=threads, num_workers=config.data.num_workers or 0
-    )
+    data = load_data(config.data, spec, seed=config.seed, threads=threads, num_workers=config.data.num_workers or 0)
     config = resolve_for_data(config, data.facts)
     built = build_classifier(
         name=name,
@@ -153,9 +151,7 @@ def words_of(config: Config) -> list[str]:
     return [architecture, config.weights.source, config.strategy.name, config.data.source, f"s{config.seed}"]
 
 
-def describe_run(
-    prepared: Prepared, *, folder: Path, command: Sequence[str], launched_by: str | None
-) -> RunRecord:
+def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], launched_by: str | None) -> RunRecord:
     """The record of a run that is about to start."""
     config, facts, weights = prepared.config, prepared.facts, prepared.weights
     report, layers = prepared.built.report, prepared.built.layers
@@ -209,7 +205,7 @@ def describe_run(
 
 
 def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float, resume: bool) -> RunRecord:
-    config, facts = prepared.config, prepared.facts
+    config = prepared.config
     record.seconds = {"setup": round(time.monotonic() - began, 3)}
     write_record(folder, record)
     logger: RunLogger | None = None

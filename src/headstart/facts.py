@@ -83,6 +83,4 @@ class LayerMap:
 
     def group_of(self) -> dict[str, str]:
         """Map from each parameter's and buffer's name to the name of its group."""
-        return {
-            name: group.name for group in self.groups for name in (*group.parameters, *group.buffers)
-        }
+        return {name: group.name for group in self.groups for name in (*group.parameters, *group.buffers)}

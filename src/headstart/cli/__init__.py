@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"headstart: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("headstart: interrupted; `headstart resume RUN` goes on from the last checkpoint.", file=sys.stderr)
+        print(
+            "headstart: interrupted; `headstart resume RUN` goes on from the last checkpoint.",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or Python complains again at exit

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     freed = runs_hold(arguments.path or default_output_dir(), weights=arguments.weights)
     if arguments.path is None and cache_dir().is_dir():
-        freed["caches"] = [path for path in cache_dir().iterdir()]
+        freed["caches"] = list(cache_dir().iterdir())
     sizes = {name: sum(map(size_of, paths)) for name, paths in freed.items()}
     if not any(freed.values()):
         print("Nothing to free.")

@@ -1,7 +1,7 @@
 """Print the script that completes `headstart` in a shell.
 
-  eval "$(headstart completion bash)"     in ~/.bashrc
-  eval "$(headstart completion zsh)"      in ~/.zshrc
+eval "$(headstart completion bash)"     in ~/.bashrc
+eval "$(headstart completion zsh)"      in ~/.zshrc
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def _of_train(word: str) -> list[str]:
     groups = [*GROUPS, "experiment"]
     keys = all_keys()
     if word.startswith("-"):
-        return [flag for flag in ("--multirun", "--config-dir", "--cfg", "--help", "--debug") if flag.startswith(word)]
+        return [
+            flag for flag in ("--multirun", "--config-dir", "--cfg", "--help", "--debug") if flag.startswith(word)
+        ]
     key, equals, value = word.partition("=")
     if equals:
         *done, value = value.split(",")

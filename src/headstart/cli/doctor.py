@@ -124,7 +124,9 @@ def hub() -> Iterator[Finding]:
     from headstart.network import hub_endpoint, offline, reachable
 
     if offline():
-        yield Finding("note", "HF_HUB_OFFLINE is set: only weights in the cache or in packages", "unset HF_HUB_OFFLINE")
+        yield Finding(
+            "note", "HF_HUB_OFFLINE is set: only weights in the cache or in packages", "unset HF_HUB_OFFLINE"
+        )
     elif reachable(hub_endpoint()):
         yield Finding("ok", f"the hub {hub_endpoint()} can be reached")
     else:

@@ -1,6 +1,6 @@
 """Show what can be chosen: backbones, weights, strategies or data, all or those that match a pattern.
 
-  headstart list backbones 'resnet*'
+headstart list backbones 'resnet*'
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ def backbones() -> Iterator[tuple[str, str]]:
     from headstart.models.torchvision_backbone import usable_models
 
     for name in group_choices("backbone"):
-        path = next(folder / "backbone" / f"{name}.yaml" for folder in search_path()
-                    if (folder / "backbone" / f"{name}.yaml").is_file())
+        path = next(
+            folder / "backbone" / f"{name}.yaml"
+            for folder in search_path()
+            if (folder / "backbone" / f"{name}.yaml").is_file()
+        )
         text = path.read_text(encoding="utf-8")
         model = (yaml.safe_load(text) or {}).get("name", "")
         note = text.splitlines()[0].removeprefix("# ") if text.startswith("#") else ""

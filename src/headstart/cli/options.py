@@ -31,11 +31,16 @@ def describe_options(config_dirs: tuple[str, ...] = ()) -> str:
         for name in common:
             lines += _option(f"{group}.{name}", metadata_of(next(iter(kinds.values())))[name], width)
         for kind, cls in kinds.items():
-            own = [name for name, field in metadata_of(cls).items() if name not in common and "help" in field.metadata]
+            own = [
+                name for name, field in metadata_of(cls).items() if name not in common and "help" in field.metadata
+            ]
             own = [name for name in own if not _is_kind(metadata_of(cls)[name])]
             if len(kinds) > 1:
                 lines += textwrap.wrap(
-                    f"{group}={kind}: {(cls.__doc__ or '').strip()}", width, initial_indent="  ", subsequent_indent="      "
+                    f"{group}={kind}: {(cls.__doc__ or '').strip()}",
+                    width,
+                    initial_indent="  ",
+                    subsequent_indent="      ",
                 )
             for name in own:
                 lines += _option(f"{group}.{name}", metadata_of(cls)[name], width)
@@ -90,7 +95,7 @@ def _is_kind(field: dataclasses.Field[Any]) -> bool:
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
     """A field's default."""
-    return field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _option(key: str, field: dataclasses.Field[Any], width: int) -> list[str]:
@@ -103,4 +108,7 @@ def _option(key: str, field: dataclasses.Field[Any], width: int) -> list[str]:
         shown = f"default: {str(default).lower() if isinstance(default, bool) else default}"
     choices = f" One of {', '.join(rule['choices'])}." if rule["choices"] else ""
     text = f"{rule['help']}{choices} ({shown})"
-    return [f"    {key}", *textwrap.wrap(text, width, initial_indent="        ", subsequent_indent="        ")]
+    return [
+        f"    {key}",
+        *textwrap.wrap(text, width, initial_indent="        ", subsequent_indent="        "),
+    ]

@@ -1,8 +1,8 @@
 """Run one experiment, or with -m one run for each combination of the values given.
 
-  headstart train backbone=resnet18 strategy=linear_probe data=image_folder data.path=photos
-  headstart train -m strategy=full,linear_probe seed=range(3)
-  headstart train -m experiment=quickstart
+headstart train backbone=resnet18 strategy=linear_probe data=image_folder data.path=photos
+headstart train -m strategy=full,linear_probe seed=range(3)
+headstart train -m experiment=quickstart
 """
 
 from __future__ import annotations

@@ -49,9 +49,7 @@ class Arm:
     @property
     def is_baseline(self) -> bool:
         """Whether everything was trained from scratch."""
-        return bool(
-            self.config["weights"]["source"] == "scratch" and self.config["strategy"]["name"] == "full"
-        )
+        return bool(self.config["weights"]["source"] == "scratch" and self.config["strategy"]["name"] == "full")
 
     @property
     def ground(self) -> str:
@@ -95,8 +93,9 @@ def arm_labels(examples: dict[str, RunRecord]) -> dict[str, str]:
     words: dict[str, list[str]] = {key: [] for key in configs}
     groups = [g for g in next(iter(configs.values()), {}) if g not in ("logger", "output_dir", "seed")]
     for group in groups:
-        nodes = {key: config.get(group) for key, config in configs.items()}
-        if not all(isinstance(node, dict) for node in nodes.values()):
+        found = {key: config.get(group) for key, config in configs.items()}
+        nodes: dict[str, dict[str, Any]] = {key: node for key, node in found.items() if isinstance(node, dict)}
+        if len(nodes) < len(configs):
             continue
         kinds = {key: node[DISCRIMINATORS[group]] if group in DISCRIMINATORS else "" for key, node in nodes.items()}
         if len(set(kinds.values())) > 1:
@@ -108,8 +107,10 @@ def arm_labels(examples: dict[str, RunRecord]) -> dict[str, str]:
                 for key in same:
                     words[key].append(_word(group, name, nodes[key].get(name)))
     if len(configs) == 1:
-        words = {key: [f"{config['weights']['source']} {config['strategy']['name']}"] for key, config in configs.items()}
-    labels = {key: " ".join(found) or "the same config" for key, found in words.items()}
+        words = {
+            key: [f"{config['weights']['source']} {config['strategy']['name']}"] for key, config in configs.items()
+        }
+    labels = {key: " ".join(named) or "the same config" for key, named in words.items()}
     several = {label for label in labels.values() if list(labels.values()).count(label) > 1}
     return {key: f"{label} [{key[:8]}]" if label in several else label for key, label in labels.items()}
 

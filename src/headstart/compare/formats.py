@@ -54,7 +54,8 @@ def footer(comparison: Comparison) -> list[str]:
         lines.append(f"For comparison: {said}.")
     better = " Lower is better." if comparison.lower_is_better else ""
     lines.append(
-        f"[low, high]: 95 % interval of Student's t over {comparison.varies}; gains are paired by seed and split.{better}"
+        f"[low, high]: 95 % interval of Student's t over {comparison.varies}; "
+        f"gains are paired by seed and split.{better}"
     )
     return [*lines, *comparison.notes]
 

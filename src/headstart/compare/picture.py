@@ -29,15 +29,30 @@ def draw(comparison: Comparison, path: Path) -> None:
         _interval(left, place, row.value, signed=False)
         _interval(right, place, row.gain, signed=True)
         if row.gain is None:
-            right.annotate("baseline" if row.is_baseline else "no baseline", (0, place), color=_INK,
-                           ha="center", va="center", bbox={"fc": "white", "ec": "none"}, fontsize=9)
+            right.annotate(
+                "baseline" if row.is_baseline else "no baseline",
+                (0, place),
+                color=_INK,
+                ha="center",
+                va="center",
+                bbox={"fc": "white", "ec": "none"},
+                fontsize=9,
+            )
     left.set_yticks(places, [row.arm for row in rows])
     left.set_ylim(-0.7, len(rows) - 0.3)
     for name, value in comparison.references.items():
         if name == "chance":
             left.axvline(value, color=_ZERO, linestyle=":", linewidth=1)
-            left.annotate(name, (value, len(rows) - 0.35), color=_INK, fontsize=8, ha="left", va="top",
-                          xytext=(3, 0), textcoords="offset points")
+            left.annotate(
+                name,
+                (value, len(rows) - 0.35),
+                color=_INK,
+                fontsize=8,
+                ha="left",
+                va="top",
+                xytext=(3, 0),
+                textcoords="offset points",
+            )
     right.axvline(0, color=_ZERO, linewidth=1, zorder=0)
     left.set_xlabel(comparison.metric)
     right.set_xlabel(f"paired gain over scratch{' (lower is better)' if comparison.lower_is_better else ''}")
@@ -60,5 +75,11 @@ def _interval(axes: object, place: int, value: Estimate | None, *, signed: bool)
     axes.plot([value.mean], [place], "o", color=_BAR, markersize=7)  # type: ignore[attr-defined]
     text = f"{value.mean:+.3f}" if signed else f"{value.mean:.3f}"
     axes.annotate(  # type: ignore[attr-defined]
-        text, (value.mean, place), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9, color=_INK
+        text,
+        (value.mean, place),
+        xytext=(0, 7),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+        color=_INK,
     )

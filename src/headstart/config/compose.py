@@ -67,7 +67,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             override = OverridesParser.create(loader).parse_override(text)
         except HydraException as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"{text!r} cannot be read ({reason}); quote a value with spaces or commas.") from error
+            raise ConfigError(
+                f"{text!r} cannot be read ({reason}); quote a value with spaces or commas."
+            ) from error
         key = override.key_or_group
         top = key.split(".")[0].split("@")[0]
         if override.is_delete():
@@ -107,13 +109,13 @@ def compose(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> C
 
 def checked(node: DictConfig) -> Config:
     """Turn a composed node into a `Config`, or raise ConfigError."""
-    own = OmegaConf.masked_copy(node, [key for key in node if key != "hydra"])
+    own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
     try:
         plain = OmegaConf.to_container(own, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     assert isinstance(plain, dict)
-    config = from_plain(plain)
+    config = from_plain({str(key): value for key, value in plain.items()})
     check(config)
     return config
 
@@ -130,10 +132,12 @@ def explain(error: BaseException) -> str:
             return f"{ambiguous[1]}: several values for one run; add -m to run each, or write [a,b] for a list."
         twice = re.search(r"Multiple values for (\w+)", text)
         return f"{twice[1]} is chosen twice; choose it once." if twice else text
-    key = str(cause.full_key)  # type: ignore[attr-defined]
+    key = str(cause.full_key)
     if "not in" in str(cause):
         owner = getattr(cause, "object_type", None)
-        names = list(metadata_of(owner)) if isinstance(owner, type) and hasattr(owner, "__dataclass_fields__") else []
+        names = (
+            list(metadata_of(owner)) if isinstance(owner, type) and hasattr(owner, "__dataclass_fields__") else []
+        )
         return unknown_key(key, names)
     return f"{key}: {str(cause).splitlines()[0]}."
 

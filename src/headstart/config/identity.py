@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from headstart.config.plain import to_plain
@@ -44,7 +45,7 @@ def job_key(config: Config, *, data_fingerprint: str, weights_sha256: str) -> st
     return _digest([config_hash(config), data_fingerprint, weights_sha256, CODE_VERSION])
 
 
-def _without(plain: dict[str, Any], drop: dict[str, tuple[str, ...] | None]) -> dict[str, Any]:
+def _without(plain: dict[str, Any], drop: Mapping[str, tuple[str, ...] | None]) -> dict[str, Any]:
     kept = dict(plain)
     for group, keys in drop.items():
         if keys is None:

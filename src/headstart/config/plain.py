@@ -64,9 +64,9 @@ def from_plain(plain: dict[str, Any]) -> Config:
             raise ConfigError(f"{key} is required: {meaning}")
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
+        where = getattr(error, "full_key", None)
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{key}: {reason}." if key else reason) from error
+        raise ConfigError(f"{where}: {reason}." if where else reason) from error
     assert isinstance(config, Config)
     return config
 

@@ -108,7 +108,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         if not self.shuffle:
-            order = range(self.length)
+            order = list(range(self.length))
         else:
             generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
             order = torch.randperm(self.length, generator=generator).tolist()

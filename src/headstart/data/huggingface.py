@@ -55,17 +55,13 @@ class RowExamples:
         return f"{self.path}, {self.split}, row {index}"
 
 
-def huggingface(
-    path: str, *, subset: str | None, image_column: str | None, label_column: str | None
-) -> Source:
+def huggingface(path: str, *, subset: str | None, image_column: str | None, label_column: str | None) -> Source:
     """Open a dataset.
 
     Raises DataError where it is not there, the hub is out of reach, or its columns are not what is needed.
     """
     found = _load(path, subset)
-    splits = {
-        ours: found[name] for ours, names in _SPLITS.items() for name in names if name in found
-    }
+    splits = {ours: found[name] for ours, names in _SPLITS.items() for name in names if name in found}
     if "train" not in splits:
         if len(found) != 1:
             raise DataError(f"data.path={path}: has no train split; it has {', '.join(map(str, found))}.")
@@ -152,7 +148,9 @@ def _classes(feature: Any, values: list[Any], column: str) -> tuple[list[Any], T
     task: Task = "multilabel" if several else "multiclass"
     if isinstance(leaf, datasets.ClassLabel):
         return list(leaf.names), task
-    if not isinstance(leaf, datasets.Value) or not leaf.dtype.startswith(("int", "uint", "string", "large_string", "bool")):
+    if not isinstance(leaf, datasets.Value) or not leaf.dtype.startswith(
+        ("int", "uint", "string", "large_string", "bool")
+    ):
         raise DataError(f"data.label_column={column}: must hold classes (whole numbers or names), not {leaf}.")
     flat = [v for value in values for v in (value or [])] if several else values
     if any(v is None for v in flat):

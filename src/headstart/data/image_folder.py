@@ -55,10 +55,7 @@ def image_folder(path: str) -> Source:
     if not root.is_dir():
         raise DataError(f"data.path={path}: there is no such folder.")
     folders = {
-        split: root / name
-        for split, names in SPLIT_FOLDERS.items()
-        for name in names
-        if (root / name).is_dir()
+        split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
     }
     if "train" not in folders:
         if folders:
@@ -73,7 +70,8 @@ def image_folder(path: str) -> Source:
         if odd := sorted(set(found_names) ^ set(names)):
             where = "has" if odd[0] in found_names else "lacks"
             raise DataError(
-                f"data.path={path}: {folders[split]} {where} the class folder {odd[0]!r}, unlike {folders['train']}."
+                f"data.path={path}: {folders[split]} {where} the class folder {odd[0]!r}, "
+                f"unlike {folders['train']}."
             )
     splits = {split: _examples(root, folder, names) for split, folder in folders.items()}
     return Source(tuple(names), "multiclass", dict(splits))

@@ -58,7 +58,9 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
     source = open_source(data)
     classes = len(source.class_names)
     if classes < 2:
-        raise DataError(f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed.")
+        raise DataError(
+            f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed."
+        )
     fingerprint, usable, skipped = scan(source, threads=threads, on_bad_image=data.on_bad_image)
     splits = split_source(source, data, usable)
     for name, split in splits.items():
@@ -101,9 +103,7 @@ def split_source(source: Source, data: DataConfig, usable: dict[str, list[int]])
         kept = np.asarray(usable[name], dtype=np.int64)
         if not len(kept):
             raise DataError(f"data: the {name} split has no examples.")
-        order = interleaved(
-            [examples.ids[i] for i in kept], examples.targets[kept], split_seed=data.split_seed
-        )
+        order = interleaved([examples.ids[i] for i in kept], examples.targets[kept], split_seed=data.split_seed)
         return Split(examples, kept[order])
 
     pool = ordered("train")

@@ -14,7 +14,15 @@ from headstart.errors import DataError
 MAX_PIXELS = 178_956_970
 """Above this an image is taken for a decompression bomb; twice the limit at which Pillow warns."""
 
-BAD_IMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError, IndexError)
+BAD_IMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    Image.DecompressionBombError,
+    MemoryError,
+    IndexError,
+)
 """What decoding a broken image raises."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,11 +19,17 @@ Picture = Image.Image | npt.NDArray[np.uint8]
 class Examples(Protocol):
     """Some labelled images. Ids are stable: they name an example on every machine and in every run."""
 
-    ids: Sequence[str]
-    targets: npt.NDArray[np.int64]
-    """(n,) class indices, or (n, classes) of 0 and 1."""
-    encoded: bool
-    """Whether `content` is an image file's bytes."""
+    @property
+    def ids(self) -> Sequence[str]:
+        """In the source's own order."""
+
+    @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """(n,) class indices, or (n, classes) of 0 and 1."""
+
+    @property
+    def encoded(self) -> bool:
+        """Whether `content` is an image file's bytes."""
 
     def content(self, index: int) -> bytes:
         """The bytes that make this image what it is, for its fingerprint."""
@@ -44,4 +50,4 @@ class Source:
 
     class_names: tuple[str, ...]
     task: Task
-    splits: dict[str, Examples] = field(default_factory=dict)
+    splits: Mapping[str, Examples] = field(default_factory=dict)

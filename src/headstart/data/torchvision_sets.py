@@ -50,9 +50,7 @@ def available() -> list[str]:
     from torchvision import datasets
 
     return sorted(
-        name
-        for name in datasets.__all__
-        if isinstance(getattr(datasets, name), type) and name not in _NOT_A_SET
+        name for name in datasets.__all__ if isinstance(getattr(datasets, name), type) and name not in _NOT_A_SET
     )
 
 
@@ -91,9 +89,7 @@ def _arguments(options: Any) -> dict[str, list[dict[str, Any]]]:
     return {"train": [{}]}
 
 
-def _open(
-    cls: type, ways: list[dict[str, Any]], *, name: str, path: str, download: bool, options: Any
-) -> Any:
+def _open(cls: type, ways: list[dict[str, Any]], *, name: str, path: str, download: bool, options: Any) -> Any:
     extra: dict[str, Any] = {"download": download} if "download" in options else {}
     for way in ways:
         try:
@@ -105,7 +101,9 @@ def _open(
             reason = str(error).strip().splitlines()[0]
             raise DataError(f"data.name={name}: is not in data.path={path}{how} ({reason}).") from error
         except (TypeError, ModuleNotFoundError) as error:
-            raise DataError(f"data.name={name}: cannot be opened as a set of one class per image ({error}).") from error
+            raise DataError(
+                f"data.name={name}: cannot be opened as a set of one class per image ({error})."
+            ) from error
     return None
 
 

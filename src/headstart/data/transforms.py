@@ -59,7 +59,10 @@ def training(spec: InputSpec, *, augment: str) -> Geometry:
     light: Geometry = v2.Compose(
         [
             v2.RandomResizedCrop(
-                spec.size, scale=(0.2, 1.0), interpolation=str_to_interp_mode(spec.interpolation), antialias=True
+                spec.size,
+                scale=(0.2, 1.0),
+                interpolation=str_to_interp_mode(spec.interpolation),
+                antialias=True,
             ),
             v2.RandomHorizontalFlip(),
             v2.PILToTensor(),

@@ -101,7 +101,6 @@ def _features(
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
         shape_found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
         raise ConfigError(
-            f"backbone.name={name}: gives no single vector per image (found {shape_found}); "
-            "try head.pool=avg."
+            f"backbone.name={name}: gives no single vector per image (found {shape_found}); try head.pool=avg."
         )
     return features.shape[1], in_order

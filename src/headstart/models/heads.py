@@ -19,9 +19,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 def build_head(config: HeadConfig, *, features: int, classes: int) -> nn.Sequential:
     """The head that `config` describes: (n, features) -> (n, classes)."""
     if isinstance(config, MlpHeadConfig):
-        return mlp(
-            features, config.hidden, classes, activation=config.activation, dropout=config.dropout
-        )
+        return mlp(features, config.hidden, classes, activation=config.activation, dropout=config.dropout)
     return mlp(features, (), classes, activation="relu", dropout=config.dropout)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import torch
 from timm.models._manipulate import group_with_matcher
@@ -47,7 +48,7 @@ def layer_map(model: nn.Module, groups: dict[str, str], *, order_problem: str) -
     of = {f"backbone.{key}": group for key, group in groups.items()}
     of |= {key: "head" for key, _ in _tensors(model) if key.startswith("head.")}
     names = [*dict.fromkeys(groups.values()), "head"]
-    parameters = {key: value for key, value in model.named_parameters()}
+    parameters = dict(model.named_parameters())
     buffers = {key for key, _ in model.named_buffers()}
     if set(of) != set(parameters) | buffers:
         odd = sorted(set(of) ^ (set(parameters) | buffers))
@@ -92,7 +93,7 @@ def run_once(backbone: nn.Module, groups: dict[str, str], image: torch.Tensor) -
             hook.remove()
         for name, module in backbone.named_modules():
             module.training = before[name]
-    return features, all(a <= b for a, b in zip(seen, seen[1:], strict=False))
+    return features, all(a <= b for a, b in pairwise(seen))
 
 
 def _own(module: nn.Module) -> Iterable[str]:

@@ -117,7 +117,7 @@ def _watched_loading() -> Iterator[list[LoadReport]]:
         )
         return result
 
-    nn.Module.load_state_dict = watched  # type: ignore[method-assign]
+    nn.Module.load_state_dict = watched  # type: ignore[method-assign, assignment]
     try:
         yield reports
     finally:

@@ -81,7 +81,9 @@ def read_for(weights: WeightsFile, *, name: str, library: str) -> dict[str, torc
             raise WeightsError(f"{weights.said}: has {len(state)} tensors, {architecture} has {len(names)}.")
         return dict(zip(names, state.values(), strict=True))
     if library == "torchvision":
-        own = set(torchvision_backbone.create(name, channels=3, size=(0, 0), pool="auto", state=None)[0].state_dict())
+        own = set(
+            torchvision_backbone.create(name, channels=3, size=(0, 0), pool="auto", state=None)[0].state_dict()
+        )
     else:
         own = set(timm_backbone.key_names(architecture))
     return without_prefix(state, own)

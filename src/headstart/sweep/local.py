@@ -47,8 +47,13 @@ def run_jobs(jobs: Jobs, *, command: Sequence[str], say: Callable[[str], None]) 
 
     def write() -> None:
         table = [asdict(outcome) for outcome in outcomes]
-        value = {"schema_version": SCHEMA_VERSION, "name": folder.name, "command": list(command),
-                 "started": started, "jobs": table}
+        value = {
+            "schema_version": SCHEMA_VERSION,
+            "name": folder.name,
+            "command": list(command),
+            "started": started,
+            "jobs": table,
+        }
         write_json(folder / SWEEP, value)
 
     context = multiprocessing.get_context("forkserver")
@@ -82,7 +87,9 @@ def _run_apart(job: Job, outcome: Outcome, context: Any, *, command: Sequence[st
     """One job in a fresh process; what it says through the pipe fills `outcome`."""
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
-        target=_work, args=(to_plain(job.config), list(command), sweep, theirs), name=f"headstart {outcome.varied}"
+        target=_work,
+        args=(to_plain(job.config), list(command), sweep, theirs),
+        name=f"headstart {outcome.varied}",
     )
     process.start()
     theirs.close()
@@ -122,7 +129,12 @@ def _work(plain: dict[str, Any], command: list[str], sweep: str, pipe: Connectio
         pipe.send((key, value))
 
     try:
-        run(from_plain(plain), command=command, launched_by=sweep, announce=lambda folder: tell("run", folder.name))
+        run(
+            from_plain(plain),
+            command=command,
+            launched_by=sweep,
+            announce=lambda folder: tell("run", folder.name),
+        )
         tell("status", "completed")
     except KeyboardInterrupt:
         tell("status", "interrupted")

@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments.lightning_environment import LightningEnvironment
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.training.checkpoints import (

@@ -39,7 +39,14 @@ class RunLogger(Protocol):
 
 
 def build_logger(
-    config: LoggerConfig, *, folder: Path, name: str, group: str | None, arm: str, config_plain: Row, about: Row
+    config: LoggerConfig,
+    *,
+    folder: Path,
+    name: str,
+    group: str | None,
+    arm: str,
+    config_plain: Row,
+    about: Row,
 ) -> RunLogger | None:
     """The logger that `config` asks for, guarded; None where there is none or it could not start.
 
@@ -99,7 +106,10 @@ class Guarded:
             call(self._inner)
         except Exception as error:
             self._inner = None
-            self._about = {**self._about, "failed": " ".join(str(error).split())[:200] or type(error).__name__}
+            self._about = {
+                **self._about,
+                "failed": " ".join(str(error).split())[:200] or type(error).__name__,
+            }
             _warn(self._name, error)
 
     def step(self, row: Row) -> None:
@@ -145,7 +155,15 @@ class WandbLogger:
     """One W&B run per run; never asks a question."""
 
     def __init__(
-        self, config: WandbConfig, *, folder: Path, name: str, group: str | None, arm: str, plain: Row, about: Row
+        self,
+        config: WandbConfig,
+        *,
+        folder: Path,
+        name: str,
+        group: str | None,
+        arm: str,
+        plain: Row,
+        about: Row,
     ) -> None:
         import wandb
 

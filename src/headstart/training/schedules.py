@@ -30,7 +30,10 @@ def build_factor(config: ScheduleConfig, *, total_steps: int, steps_per_epoch: i
         case OneCycleConfig():
             rise = warmup or max(1, round(config.pct_start * total_steps))
             return one_cycle(
-                rise=rise, total=total_steps, div_factor=config.div_factor, final_div_factor=config.final_div_factor
+                rise=rise,
+                total=total_steps,
+                div_factor=config.div_factor,
+                final_div_factor=config.final_div_factor,
             )
         case CosineConfig():
             body = cosine(total=total_steps - warmup, min_factor=config.min_factor)
@@ -39,7 +42,8 @@ def build_factor(config: ScheduleConfig, *, total_steps: int, steps_per_epoch: i
             milestones = [round(m * unit) for m in config.milestones]
             if milestones[-1] >= total_steps:
                 raise ConfigError(
-                    f"schedule.milestones={config.milestones}: the last one lies beyond the run's {total_steps} steps."
+                    f"schedule.milestones={config.milestones}: the last one lies beyond the run's "
+                    f"{total_steps} steps."
                 )
             body = step([m - warmup for m in milestones], gamma=config.gamma)
         case _:

@@ -20,9 +20,7 @@ class DataConfig:
     )
     channels: int = option(3, "Colour channels the model sees; images are converted to it.", least=1)
     mean: list[float] | None = option(None, "Per channel, of pixels in [0, 1].", auto="the backbone's own")
-    std: list[float] | None = option(
-        None, "Per channel, of pixels in [0, 1].", above=0, auto="the backbone's own"
-    )
+    std: list[float] | None = option(None, "Per channel, of pixels in [0, 1].", above=0, auto="the backbone's own")
     interpolation: str | None = option(
         None, "How images are resized.", choices=INTERPOLATIONS, auto="the backbone's own"
     )
@@ -72,9 +70,7 @@ class DigitsConfig(DataConfig):
 
     source: str = "digits"
     image_size: Any = option(64, "Pixels, a number or [height, width].", above=0)
-    crop_pct: float | None = option(
-        1.0, "Share of the resized image kept by the evaluation crop.", above=0, most=1
-    )
+    crop_pct: float | None = option(1.0, "Share of the resized image kept by the evaluation crop.", above=0, most=1)
 
 
 @dataclass

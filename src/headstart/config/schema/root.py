@@ -8,7 +8,17 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from headstart.config.schema import backbone, data, head, logger, optimizer, schedule, strategy, trainer, weights
+from headstart.config.schema import (
+    backbone,
+    data,
+    head,
+    logger,
+    optimizer,
+    schedule,
+    strategy,
+    trainer,
+    weights,
+)
 from headstart.config.schema.option import option
 
 

@@ -12,9 +12,7 @@ from headstart.config.schema.option import option
 class TrainerConfig:
     """Budget, machine and stopping; names as in lightning.pytorch.Trainer where it has them."""
 
-    max_epochs: int | None = option(
-        None, "Budget in epochs.", least=1, auto="10 where max_steps is not set either"
-    )
+    max_epochs: int | None = option(None, "Budget in epochs.", least=1, auto="10 where max_steps is not set either")
     max_steps: int | None = option(None, "Budget in steps, in place of max_epochs.", least=1, auto="no limit")
     max_time: str | None = option(
         None, "Wall clock after which training stops, as DD:HH:MM:SS, on top of the budget.", auto="no limit"
@@ -61,7 +59,10 @@ class LossConfig:
         choices=("auto", "cross_entropy", "binary_cross_entropy"),
     )
     label_smoothing: float = option(
-        0.0, "Share of the target spread evenly over the classes (Szegedy et al. 2016, eq. 2).", least=0, below=1
+        0.0,
+        "Share of the target spread evenly over the classes (Szegedy et al. 2016, eq. 2).",
+        least=0,
+        below=1,
     )
     class_weights: Any = option(
         "none",
