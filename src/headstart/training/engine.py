@@ -12,8 +12,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.plugins.environments.lightning_environment import LightningEnvironment
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.training.checkpoints import (
