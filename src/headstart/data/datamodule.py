@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,28 +91,27 @@ class ImageDataset(Dataset[Batch]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, position) of every example, in an order drawn from (seed, epoch), or in their own order."""
+    """(epoch, position) of every example, in an order drawn from (seed, epoch), or in their own order.
 
-    def __init__(self, length: int, *, seed: int, shuffle: bool) -> None:
+    The epoch is asked for, not told: Lightning tells samplers the wrong one after a resume (its count of
+    processed epochs runs ahead by one), and asks for the first batches before it tells.
+    """
+
+    def __init__(self, length: int, *, seed: int, epoch: Callable[[], int] | None) -> None:
         self.length = length
         self.seed = seed
-        self.shuffle = shuffle
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch, and after a resume."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        if not self.shuffle:
-            order = list(range(self.length))
-        else:
-            generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
-            order = torch.randperm(self.length, generator=generator).tolist()
-        return iter([(self.epoch, position) for position in order])
+        if self.epoch is None:
+            return iter([(0, position) for position in range(self.length)])
+        epoch = self.epoch()
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+        order: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        return iter([(epoch, position) for position in order])
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -141,6 +140,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.epoch: Callable[[], int] = lambda: 0
+        """The epoch that is about to begin, counted from 0; whoever trains sets it."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -177,7 +178,7 @@ class ImageDataModule(pl.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), seed=self.seed, shuffle=shuffle),
+            sampler=EpochSampler(len(dataset), seed=self.seed, epoch=self.epoch if shuffle else None),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

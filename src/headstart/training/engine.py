@@ -134,6 +134,7 @@ def fit(
         began = time.monotonic()
         checkpoint = folder / FOLDER / RESUME
         resume_from = str(checkpoint) if resume and checkpoint.is_file() else None
+        data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
         module.stop_if_diverged()
         if history.last_step < trainer.global_step:  # stopped inside an epoch
