@@ -1,0 +1,117 @@
+"""What a run says of itself: before it starts, when it is done, and when it came to nothing."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from headstart.config.identity import arm_hash, config_hash, job_key
+from headstart.config.plain import to_plain
+from headstart.config.schema.root import Config
+from headstart.data.transforms import describe
+from headstart.environment import describe_determinism, describe_environment
+from headstart.errors import HeadstartError
+from headstart.preparation import Prepared
+from headstart.records.schema import RunRecord
+from headstart.records.store import now, write_record
+from headstart.records.tables import PREDICTIONS, write_predictions
+from headstart.training.engine import Fitted
+from headstart.training.metrics import confusion
+
+
+def words_of(config: Config) -> list[str]:
+    """The words of a run's name."""
+    architecture = config.backbone.name.partition(".")[0]
+    return [architecture, config.weights.source, config.strategy.name, config.data.source, f"s{config.seed}"]
+
+
+def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], launched_by: str | None) -> RunRecord:
+    """The record of a run that is about to start."""
+    config, facts, weights = prepared.config, prepared.facts, prepared.weights
+    report, layers = prepared.built.report, prepared.built.layers
+    total = sum(group.size for group in layers.groups)
+    trainable = prepared.plan.count_trainable(layers)
+    sha256 = weights.sha256 if weights else None
+    accelerator, threads = config.trainer.accelerator, config.trainer.threads or 1
+    return RunRecord(
+        id=folder.name,
+        status="running",
+        launched_by=launched_by,
+        config_hash=config_hash(config),
+        job_key=job_key(config, data_fingerprint=facts.fingerprint, weights_sha256=sha256 or ""),
+        arm=arm_hash(
+            config,
+            data_fingerprint=facts.fingerprint,
+            weights_identity=(weights.arm or weights.sha256) if weights else "",
+        ),
+        seed=config.seed,
+        split_seed=config.data.split_seed,
+        command=list(command),
+        started=now(),
+        config=to_plain(config),
+        parameters={"total": total, "trainable": trainable, "frozen": total - trainable},
+        weights={
+            "source": config.weights.source,
+            "origin": weights.origin if weights else None,
+            "name": weights.name if weights else None,
+            "file_sha256": sha256,
+            "matched": report.matched if report else 0,
+            "missing": list(report.missing) if report else [],
+            "unexpected": list(report.unexpected) if report else [],
+        },
+        data={
+            "source": config.data.source,
+            "task": facts.task,
+            "fingerprint": facts.fingerprint,
+            "split_fingerprint": facts.split_fingerprint,
+            "sizes": dict(facts.sizes),
+            "class_names": list(facts.class_names),
+            "class_counts": {split: list(counts) for split, counts in facts.class_counts.items()},
+            "skipped": list(facts.skipped),
+            "transform": {
+                "train": describe(prepared.data.train_geometry, prepared.data.normalize),
+                "eval": describe(prepared.data.eval_geometry, prepared.data.normalize),
+            },
+        },
+        environment=describe_environment(accelerator=accelerator, threads=threads),
+        determinism=describe_determinism(deterministic=config.trainer.deterministic, accelerator=accelerator),
+    )
+
+
+def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared) -> None:
+    """Put what came out into the record, and the predictions beside it."""
+    facts = prepared.facts
+    scores = fitted.scores.double()
+    probabilities = scores.softmax(dim=1) if facts.task == "multiclass" else scores.sigmoid()
+    record.predictions_sha256 = write_predictions(
+        folder / PREDICTIONS,
+        ids=prepared.data.splits["test"].ids,
+        targets=fitted.targets.long().numpy(),
+        probabilities=probabilities.float().numpy(),
+    )
+    record.metrics = {key: float(value) for key, value in fitted.metrics.items()}
+    record.best = fitted.best
+    record.confusion = {
+        "split": "test",
+        "layout": "row = class, column = predicted" if facts.task == "multiclass" else "tn, fp, fn, tp per class",
+        "counts": confusion(fitted.scores, fitted.targets, task=facts.task),
+    }
+    record.epochs, record.steps, record.stopped_by = fitted.epochs, fitted.steps, fitted.stopped_by
+    record.seconds |= {"fit": round(fitted.fit_seconds, 3), "test": round(fitted.test_seconds, 3)}
+
+
+def fail(record: RunRecord, error: BaseException, folder: Path) -> None:
+    """Write down that and why a run ended early, before anybody is told."""
+    interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+    record.status = "interrupted" if interrupted else "failed"
+    record.finished = now()
+    if isinstance(error, HeadstartError):
+        record.error = str(error)
+    elif not interrupted:
+        record.error = "".join(traceback.format_exception(error))
+    try:
+        write_record(folder, record)
+    except OSError as trouble:
+        print(f"{folder}: its record cannot be written ({trouble.strerror}).", file=sys.stderr, flush=True)
