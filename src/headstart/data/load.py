@@ -98,26 +98,27 @@ def split_source(source: Source, data: DataConfig, usable: dict[str, list[int]])
     """
     classes = len(source.class_names)
 
-    def ordered(name: str) -> Split:
-        examples = source.splits[name]
-        kept = np.asarray(usable[name], dtype=np.int64)
-        if not len(kept):
-            raise DataError(f"data: the {name} split has no examples.")
-        order = interleaved([examples.ids[i] for i in kept], examples.targets[kept], split_seed=data.split_seed)
-        return Split(examples, kept[order])
+    def ordered(split: Split) -> Split:
+        if not len(split.indices):
+            raise DataError("data: a split has no examples left; make data.test_size and data.val_size smaller.")
+        order = interleaved(split.ids, split.targets, split_seed=data.split_seed)
+        return Split(split.examples, split.indices[order])
 
-    pool = ordered("train")
+    whole = {
+        name: ordered(Split(examples, np.asarray(usable[name], dtype=np.int64)))
+        for name, examples in source.splits.items()
+    }
+    pool = whole["train"]
     splits: dict[str, Split] = {}
     for name, size, share in (("test", data.test_size, TEST_SHARE), ("val", data.val_size, VAL_SHARE)):
-        own = name in source.splits
-        whole = ordered(name) if own else pool
+        own = name in whole
+        taken_from = whole[name] if own else pool
         wanted = size if own or size is not None else share
-        count = count_of(wanted, of=len(whole.indices), classes=classes, key=f"{name}_size")
-        splits[name] = Split(whole.examples, np.sort(whole.indices[:count]))
+        count = count_of(wanted, of=len(taken_from.indices), classes=classes, key=f"{name}_size")
+        splits[name] = Split(taken_from.examples, np.sort(taken_from.indices[:count]))
         if not own:
-            pool = Split(pool.examples, pool.indices[count:])
-    if not len(pool.indices):
-        raise DataError("data.test_size and data.val_size leave nothing to train on.")
+            # what is left is interleaved anew, so that its beginning has every class again
+            pool = ordered(Split(pool.examples, np.sort(pool.indices[count:])))
     if data.shots is not None:
         targets = source.splits["train"].targets
         taken = first_shots(pool.indices, targets, data.shots, source.class_names)
