@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +44,15 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols of files that are no weights
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"weights: {path}: is not a file of plain tensors (pickled objects are refused; save the state_dict)."
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
-        raise WeightsError(f"weights: {path}: cannot be read ({str(error).splitlines()[0][:160]}).") from error
+        raise WeightsError(f"weights: {path}: cannot be read ({_first_line(error)}).") from error
     for key in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
@@ -60,6 +63,10 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not state:
         raise WeightsError(f"weights: {path}: holds no tensors.")
     return state
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:160]
 
 
 def without_prefix(state: State, names: set[str]) -> dict[str, torch.Tensor]:

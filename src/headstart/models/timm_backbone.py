@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from headstart.errors import ConfigError, did_you_mean
+from headstart.errors import ConfigError, WeightsError, did_you_mean
 from headstart.facts import InputSpec
 from headstart.models.loading import LoadReport, State
 
@@ -63,7 +63,8 @@ def create(
     """Build the model without its classifier; with `state`, load it the way timm loads its own weights.
 
     timm renames old keys, resizes position embeddings and adapts the first layer to the number of channels.
-    Raises ConfigError where the model takes no such size, channels or pooling.
+    Raises ConfigError where the model takes no such size, channels or pooling, WeightsError where timm cannot
+    make sense of the file.
     """
     options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
     cfg = pretrained_cfg(name)
@@ -71,19 +72,30 @@ def create(
         options["img_size"] = size
     if pool != "auto":
         options["global_pool"] = pool
+    plain = dict(options)
     if state is not None:
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state), "source": ""}}
     with _watched_loading() as reports, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             model = timm.create_model(name, **options)
-        except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, NotImplementedError) as error:
-            raise ConfigError(_refusal(name, options, error)) from error
+        except _REFUSALS as error:
+            if state is not None:
+                create(name, channels=channels, size=size, pool=pool, state=None)  # is it the model's fault?
+                raise WeightsError(f"weights: the file is not of {name} ({_reason(error)}).") from error
+            raise ConfigError(_refusal(name, plain, error)) from error
     return model, reports[-1] if reports else None
 
 
+_REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, LookupError, NotImplementedError, AttributeError)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def _refusal(name: str, options: dict[str, Any], error: Exception) -> str:
-    reason = " ".join(str(error).split())[:200]
+    reason = _reason(error)
     if "global_pool" in options and ("pool" in reason or isinstance(error, AssertionError)):
         return f"head.pool={options['global_pool']}: {name} has no such pooling; use head.pool=auto ({reason})."
     if "img_size" in options:
