@@ -109,7 +109,8 @@ def test_options_replace_the_backbones_preprocessing(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "channels"), [("L", 3), ("RGBA", 3), ("P", 3), ("CMYK", 3), ("LA", 3), ("1", 3), ("RGB", 1), ("RGB", 4)]
+    ("mode", "channels"),
+    [("L", 3), ("RGBA", 3), ("P", 3), ("CMYK", 3), ("LA", 3), ("1", 3), ("RGB", 1), ("RGB", 4)],
 )
 def test_every_mode_becomes_the_channels_asked_for(mode: str, channels: int) -> None:
     picture = as_channels(Image.new(mode, (5, 4)), channels)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import make_photos
 
 from headstart.config.compose import compose
 from headstart.data import ImageDataModule, load_data
 from headstart.data.load import open_source
 from headstart.errors import DataError
 from headstart.resolve import resolve, spec_of
-from tests.conftest import make_photos
 
 
 def data_of(*overrides: str) -> ImageDataModule:
@@ -204,7 +204,9 @@ def test_arrays_of_any_channels(tmp_path: Path) -> None:
 
     array = np.arange(40 * 6 * 8 * 5, dtype=np.int64).reshape(40, 6, 8, 5) % 256
     features = datasets.Features({"image": datasets.Array3D((6, 8, 5), "uint8"), "label": label(["a", "b"])})
-    rows = datasets.Dataset.from_dict({"image": list(array.astype(np.uint8)), "label": [0, 1] * 20}, features=features)
+    rows = datasets.Dataset.from_dict(
+        {"image": list(array.astype(np.uint8)), "label": [0, 1] * 20}, features=features
+    )
     rows.save_to_disk(tmp_path / "set")
     data = hf(tmp_path / "set", "data.channels=5", "data.image_size=[16,24]")
     assert next(iter(data.train_dataloader()))["image"].shape[1:] == (5, 16, 24)
@@ -219,7 +221,11 @@ def test_arrays_of_any_channels(tmp_path: Path) -> None:
         ({"score": ([0.5] * 40, "float")}, [], "which column has the labels"),
         ({"label": ([0.5] * 40, "float")}, [], "must hold classes"),
         ({"label": ([0, 1] * 20, "classes")}, ["data.label_column=lable"], "Did you mean 'label'"),
-        ({"label": ([0, 1] * 20, "classes")}, ["data.image_column=pic"], r"data\.image_column=pic: there is no such"),
+        (
+            {"label": ([0, 1] * 20, "classes")},
+            ["data.image_column=pic"],
+            r"data\.image_column=pic: there is no such",
+        ),
         ({"label": ([0] * 40, "one")}, [], "has one class only"),
     ],
 )
@@ -227,7 +233,9 @@ def test_a_bad_dataset_is_named(tmp_path: Path, columns: Any, overrides: list[st
     import datasets
 
     kinds = {"classes": label(["a", "b"]), "one": label(["a"]), "float": datasets.Value("float32")}
-    dataset(**{name: (values, kinds[kind]) for name, (values, kind) in columns.items()}).save_to_disk(tmp_path / "s")
+    dataset(**{name: (values, kinds[kind]) for name, (values, kind) in columns.items()}).save_to_disk(
+        tmp_path / "s"
+    )
     with pytest.raises(DataError, match=said):
         hf(tmp_path / "s", *overrides)
 

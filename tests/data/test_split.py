@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import tiny_config
 
 from headstart.config.compose import compose
 from headstart.data.load import load_data, open_source, split_source
 from headstart.data.split import count_of, first_shots, interleaved, strata
 from headstart.errors import DataError
 from headstart.resolve import resolve, spec_of
-from tests.conftest import tiny_config
 
 
 def names(n: int) -> list[str]:

@@ -12,13 +12,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from tests.conftest import RunTiny
 
 from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.weights import FileConfig, PretrainedConfig, RunConfig, ScratchConfig, WeightsConfig
 from headstart.errors import WeightsError
 from headstart.models.classifier import Built, build_classifier, full_name
 from headstart.models.weights import PACKAGES, locate_weights, resolve_origin
-from tests.conftest import RunTiny
 
 
 def build(weights: WeightsConfig, name: str = "test_resnet", *, library: str = "timm", **options: Any) -> Built:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models.test_layer_groups import MORE, QUICK
 
 from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.optimizer import AdamWConfig, SGDConfig
@@ -14,10 +15,11 @@ from headstart.models.classifier import Built, build_classifier, full_name
 from headstart.strategies import build_plan
 from headstart.training.module import TransferModule
 from headstart.training.schedules import constant
-from tests.models.test_layer_groups import MORE, QUICK
 
 
-def module_of(name: str, size: int, strategy: StrategyConfig, optimizer: Any = None) -> tuple[TransferModule, Built]:
+def module_of(
+    name: str, size: int, strategy: StrategyConfig, optimizer: Any = None
+) -> tuple[TransferModule, Built]:
     built = build_classifier(
         name=full_name(name, library="timm"), library="timm", head=LinearHeadConfig(dropout=0.5), classes=4,
         channels=3, size=(size, size), weights=None, seed=0,

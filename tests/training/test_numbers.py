@@ -38,7 +38,9 @@ def drawn() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("weights", ["none", "balanced", [1.0, 2.0, 0.5, 3.0]])
 def test_cross_entropy(drawn: tuple[torch.Tensor, ...], smoothing: float, weights: object) -> None:
     scores, classes, _ = drawn
-    got = build_loss(LossConfig(label_smoothing=smoothing, class_weights=weights), facts("multiclass"))(scores, classes)
+    got = build_loss(LossConfig(label_smoothing=smoothing, class_weights=weights), facts("multiclass"))(
+        scores, classes
+    )
     x = scores.double().numpy()
     logp = x - np.log(np.exp(x).sum(1, keepdims=True))
     w = {"none": np.ones(4), "balanced": 120 / (4 * np.array(COUNTS))}.get(str(weights), np.array([1, 2, 0.5, 3]))
@@ -54,7 +56,9 @@ def test_cross_entropy(drawn: tuple[torch.Tensor, ...], smoothing: float, weight
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_binary_cross_entropy(drawn: tuple[torch.Tensor, ...], smoothing: float, weights: str) -> None:
     scores, _, labels = drawn
-    got = build_loss(LossConfig(label_smoothing=smoothing, class_weights=weights), facts("multilabel"))(scores, labels)
+    got = build_loss(LossConfig(label_smoothing=smoothing, class_weights=weights), facts("multilabel"))(
+        scores, labels
+    )
     x, y = scores.double().numpy(), labels.double().numpy() * (1 - smoothing) + smoothing / 2
     w = np.ones(4) if weights == "none" else (120 - np.array(COUNTS)) / np.array(COUNTS)
     p = 1 / (1 + np.exp(-x))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from headstart.config.checks import LOWER_IS_BETTER
 from headstart.records.atomic import write_with
+from headstart.training.history import epoch_of
 from headstart.training.module import TransferModule
 
 FOLDER = "checkpoints"
@@ -27,9 +28,10 @@ def lower_is_better(monitor: str) -> bool:
 class BestWeights(pl.Callback):
     """Keeps the weights of the first epoch with the best value of a validation metric."""
 
-    def __init__(self, folder: Path, *, monitor: str) -> None:
+    def __init__(self, folder: Path, *, monitor: str, steps_per_epoch: int) -> None:
         self.path = folder / FOLDER / BEST
         self.monitor = monitor
+        self.steps_per_epoch = steps_per_epoch
         self.best: dict[str, Any] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,7 +49,7 @@ class BestWeights(pl.Callback):
                 return
         save_weights(self.path, module.model)
         self.best = {
-            "epoch": trainer.current_epoch + 1,
+            "epoch": epoch_of(trainer.global_step, self.steps_per_epoch),
             "step": trainer.global_step,
             "monitor": self.monitor,
             "value": value,

@@ -90,8 +90,8 @@ def fit(
     `tested` is `best` or `last`. With `resume`, training goes on from the last checkpoint in `folder`, if
     there is one. Raises RunFailed where a loss or score is not finite.
     """
-    history = History(folder, loggers=loggers, every_n_steps=every_n_steps)
-    best = BestWeights(folder, monitor=monitor)
+    history = History(folder, steps_per_epoch=budget.steps_per_epoch, loggers=loggers, every_n_steps=every_n_steps)
+    best = BestWeights(folder, monitor=monitor, steps_per_epoch=budget.steps_per_epoch)
     report = ProgressReport(
         style=progress,
         total_steps=budget.total_steps,

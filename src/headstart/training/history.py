@@ -14,11 +14,19 @@ from headstart.training.loggers import RunLogger
 from headstart.training.module import TransferModule
 
 
+def epoch_of(step: int, steps_per_epoch: int) -> int:
+    """The epoch that the last of `step` steps belongs to, from 1; Lightning's own count is one ahead at times."""
+    return -(-step // steps_per_epoch)
+
+
 class History(pl.Callback):
     """Writes metrics.csv after every validation, whole each time."""
 
-    def __init__(self, folder: Path, *, loggers: Sequence[RunLogger], every_n_steps: int | None) -> None:
+    def __init__(
+        self, folder: Path, *, steps_per_epoch: int, loggers: Sequence[RunLogger], every_n_steps: int | None
+    ) -> None:
         self.path = folder / METRICS
+        self.steps_per_epoch = steps_per_epoch
         self.loggers = loggers
         self.every_n_steps = every_n_steps
         self.rows: list[dict[str, Any]] = []
@@ -58,7 +66,7 @@ class History(pl.Callback):
         """Write down the present epoch: losses, metrics, rate per layer group, seconds since the start."""
         assert isinstance(module, TransferModule)
         row: dict[str, Any] = {
-            "epoch": trainer.current_epoch + 1,
+            "epoch": epoch_of(trainer.global_step, self.steps_per_epoch),
             "step": trainer.global_step,
             "train/loss": module.mean_loss,
             **module.values,

@@ -17,6 +17,7 @@ from headstart.config.schema.logger import (
     WandbConfig,
 )
 from headstart.errors import ConfigError
+from headstart.network import reachable
 from headstart.records.tables import read_rows, write_rows
 
 Row = dict[str, Any]
@@ -139,11 +140,16 @@ def wandb_mode(choice: str) -> str:
     return "online" if wandb_key_configured() else "offline"
 
 
+def base_url() -> str:
+    """Address of the W&B server; $WANDB_BASE_URL where it is another."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
 def wandb_key_configured() -> bool:
     """Whether a W&B key is in the environment or in the user's netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlsplit(base_url()).hostname or ""
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
         return netrc.netrc(str(path)).authenticators(host) is not None
@@ -191,6 +197,9 @@ class WandbLogger:
             )
 
         mode = wandb_mode(config.mode)
+        if mode == "online" and not reachable(base_url()):  # W&B itself would try for minutes
+            print(f"W&B ({base_url()}) is out of reach; this run is logged offline.", file=sys.stderr, flush=True)
+            mode = "offline"
         try:
             self.run = start(mode)
         except Exception as error:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from headstart.training.history import epoch_of
 from headstart.training.module import TransferModule
 
 
@@ -32,7 +33,8 @@ class ProgressReport(pl.Callback):
     def __init__(self, *, style: str, total_steps: int, steps_per_epoch: int, monitor: str) -> None:
         self.style = how(style)
         self.total_steps = total_steps
-        self.epochs = -(-total_steps // steps_per_epoch)
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epoch_of(total_steps, steps_per_epoch)
         self.monitor = monitor
         self.metric = ""
         self._progress: Progress | None = None
@@ -70,7 +72,7 @@ class ProgressReport(pl.Callback):
         if pl_module.device.type == "cpu" or batch_idx % 50 == 0:
             said = f"loss {pl_module.mean_loss:.3f}{self.metric}  {clock(self.time_left(step))} left"
             self._progress.update(self._progress.task_ids[0], said=said)
-        epoch = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
+        epoch = f"epoch {epoch_of(step, self.steps_per_epoch)}/{self.epochs}"
         self._progress.update(self._progress.task_ids[0], completed=step, description=epoch)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -81,7 +83,7 @@ class ProgressReport(pl.Callback):
         self.metric = f"  {self.monitor} {pl_module.values[self.monitor]:.4f}"
         if self.style == "lines":
             print(
-                f"  epoch {trainer.current_epoch + 1}/{self.epochs}  loss {pl_module.mean_loss:.3f}{self.metric}  "
+                f"  epoch {epoch_of(trainer.global_step, self.steps_per_epoch)}/{self.epochs}  loss {pl_module.mean_loss:.3f}{self.metric}  "
                 f"{clock(time.monotonic() - self._began)}, {clock(self.time_left(trainer.global_step))} left",
                 file=sys.stderr,
                 flush=True,
