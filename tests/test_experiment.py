@@ -35,14 +35,16 @@ def test_what_a_run_leaves(run_tiny: RunTiny) -> None:
     ]  # fmt: skip
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.safetensors", "last.safetensors"]
     assert record == read_record(folder)
-    assert record.status == "completed" and record.stopped_by == "budget"
+    assert record.status == "completed"
+    assert record.stopped_by == "budget"
     assert (record.epochs, record.steps) == (2, 8)
     assert record.parameters == {"total": 373658, "trainable": 970, "frozen": 372688}
     names = ("accuracy_micro", "accuracy_macro", "f1_macro", "auroc", "ece", "log_loss")
     assert set(record.metrics) == {f"{split}/{name}" for split in ("val", "test") for name in names}
     assert record.data["sizes"] == {"train": 100, "val": 170, "test": 100}
-    assert set(record.seconds) == {"setup", "fit", "test", "total"} and record.peak_memory["cpu"]
-    assert record.environment["packages"]["torch"] == torch.__version__.partition("+")[0] or True
+    assert set(record.seconds) == {"setup", "fit", "test", "total"}
+    assert record.peak_memory["cpu"]
+    assert torch.__version__.startswith(record.environment["packages"]["torch"])
     assert record.determinism["same_bits_expected"] is True
     plain = yaml.safe_load((folder / "config.yaml").read_text())
     assert "auto" not in json.dumps({k: v for k, v in plain.items() if k not in ("logger", "head")}).replace(
@@ -54,7 +56,8 @@ def test_what_a_run_leaves(run_tiny: RunTiny) -> None:
 def test_predictions_and_metrics_agree(run_tiny: RunTiny) -> None:
     folder, record = run_tiny()
     table = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pydict()
-    assert len(set(table["id"])) == 100 and all(name.startswith("digits/") for name in table["id"])
+    assert len(set(table["id"])) == 100
+    assert all(name.startswith("digits/") for name in table["id"])
     right = np.mean([t == p for t, p in zip(table["target"], table["predicted"], strict=True)])
     assert record.metrics["test/accuracy_micro"] == pytest.approx(right)
     assert sum(map(sum, record.confusion["counts"])) == 100
@@ -66,10 +69,12 @@ def test_the_same_seed_gives_the_same_bits(run_tiny: RunTiny) -> None:
     options = ("head.dropout=0.3", "data.augment=light", "trainer.max_epochs=2")
     first, again = run_tiny(*options)[1], run_tiny(*options, "data.num_workers=2")[1]
     assert first.predictions_sha256 == again.predictions_sha256
-    assert first.config_hash == again.config_hash and first.job_key == again.job_key
+    assert first.config_hash == again.config_hash
+    assert first.job_key == again.job_key
     other = run_tiny(*options, "seed=1")[1]
     assert other.predictions_sha256 != first.predictions_sha256
-    assert other.arm == first.arm and other.data["split_fingerprint"] == first.data["split_fingerprint"]
+    assert other.arm == first.arm
+    assert other.data["split_fingerprint"] == first.data["split_fingerprint"]
 
 
 EFFECTS = (
@@ -153,20 +158,24 @@ def test_the_tested_checkpoint_is_the_one_that_validation_chose(run_tiny: RunTin
         "epoch": lowest["epoch"], "step": lowest["step"], "monitor": "val/log_loss", "value": lowest["val/log_loss"],
     }  # fmt: skip
     assert best.metrics["val/log_loss"] == lowest["val/log_loss"]
-    last_folder, last = run_tiny(*options, "trainer.checkpoint=last")
-    assert last.best["epoch"] == 8 and last.predictions_sha256 != best.predictions_sha256
+    _, last = run_tiny(*options, "trainer.checkpoint=last")
+    assert last.best["epoch"] == 8
+    assert last.predictions_sha256 != best.predictions_sha256
     kept = {name: load_file(folder / "checkpoints" / f"{name}.safetensors") for name in ("best", "last")}
     assert any(not torch.equal(kept["best"][key], kept["last"][key]) for key in kept["best"])
-    early_folder, early = run_tiny(*options, f"trainer.max_epochs={lowest['epoch']}", "trainer.checkpoint=last")
+    _, early = run_tiny(*options, f"trainer.max_epochs={lowest['epoch']}", "trainer.checkpoint=last")
     assert early.predictions_sha256 == best.predictions_sha256
 
 
 def test_early_stopping_and_wall_clock(run_tiny: RunTiny) -> None:
     early = run_tiny("trainer.max_epochs=50", "trainer.early_stopping_patience=1", "optimizer.lr=1e-9")[1]
-    assert early.stopped_by == "early_stopping" and early.epochs == 2
+    assert early.stopped_by == "early_stopping"
+    assert early.epochs == 2
     timed = run_tiny("trainer.max_epochs=100000", "trainer.max_time=00:00:00:01", "data.train_size=1000")[1]
-    assert timed.stopped_by == "max_time" and timed.status == "completed"
-    assert timed.seconds["fit"] < 10 and "test/accuracy_micro" in timed.metrics
+    assert timed.stopped_by == "max_time"
+    assert timed.status == "completed"
+    assert timed.seconds["fit"] < 10
+    assert "test/accuracy_micro" in timed.metrics
 
 
 def test_a_budget_in_steps_ends_inside_an_epoch(run_tiny: RunTiny) -> None:
@@ -188,7 +197,8 @@ def test_several_labels(run_tiny: RunTiny, tmp_path: Path) -> None:
     write_two_colours(tmp_path / "set")
     options = ("data=hf", f"data.path={tmp_path / 'set'}", "data.train_size=null", "data.test_size=0.2")
     folder, record = run_tiny(*options, "trainer.max_epochs=12", "optimizer.lr=0.01")
-    assert record.data["task"] == "multilabel" and record.best["monitor"] == "val/map_macro"
+    assert record.data["task"] == "multilabel"
+    assert record.best["monitor"] == "val/map_macro"
     assert set(record.metrics) == {
         f"{s}/{m}" for s in ("val", "test") for m in ("map_macro", "f1_micro", "f1_macro", "log_loss")
     }
@@ -224,7 +234,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(run_tiny: RunTiny) -> None:
     with pytest.raises(RunFailed, match=r"the loss was not finite at step \d+, learning rate \S+; try a lower"):
         run_tiny("optimizer=sgd", "optimizer.lr=1e12", "trainer.max_epochs=3")
     ((_, record),) = find_runs([Path("outputs")])[0]
-    assert record.status == "failed" and "not finite at step" in str(record.error)
+    assert record.status == "failed"
+    assert "not finite at step" in str(record.error)
 
 
 def test_a_fault_of_ours_is_recorded_with_its_traceback(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +246,8 @@ def test_a_fault_of_ours_is_recorded_with_its_traceback(run_tiny: RunTiny, monke
     with pytest.raises(ZeroDivisionError):
         run_tiny()
     ((_, record),) = find_runs([Path("outputs")])[0]
-    assert record.status == "failed" and "ZeroDivisionError: planted" in str(record.error)
+    assert record.status == "failed"
+    assert "ZeroDivisionError: planted" in str(record.error)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +278,7 @@ def test_a_mistake_leaves_nothing_behind(run_tiny: RunTiny, override: str) -> No
 
 def test_an_output_folder_that_cannot_be_written(run_tiny: RunTiny) -> None:
     Path("taken").write_text("")
-    with pytest.raises(ConfigError, match="output_dir=taken/x: .*taken is a file"):
+    with pytest.raises(ConfigError, match=r"output_dir=taken/x: .*taken is a file"):
         run_tiny("output_dir=taken/x")
 
 
@@ -309,7 +321,8 @@ def test_a_resumed_run_ends_as_the_unbroken_one(run_tiny: RunTiny, step: int, ho
     folder = stopped_at(step, how, *LONG)
     assert read_record(folder).status == status
     record = resume(folder)
-    assert record.status == "completed" and record.error is None
+    assert record.status == "completed"
+    assert record.error is None
     assert record.predictions_sha256 == expected.predictions_sha256
     kept = [load_file(f / "checkpoints" / "last.safetensors") for f in (unbroken, folder)]
     assert all(torch.equal(kept[0][key], kept[1][key]) for key in kept[0])

@@ -114,7 +114,8 @@ def test_bad_images_can_be_skipped_and_are_counted(photos: Path) -> None:
     _truncate(photos / "red" / "05.jpg")
     facts = folder(photos, "data.on_bad_image=skip").facts
     assert sum(facts.sizes.values()) == 35
-    assert len(facts.skipped) == 1 and facts.skipped[0].endswith("red/05.jpg")
+    assert len(facts.skipped) == 1
+    assert facts.skipped[0].endswith("red/05.jpg")
 
 
 def test_splits_with_other_classes(tmp_path: Path) -> None:
@@ -192,7 +193,8 @@ def test_a_list_of_labels_means_several(tmp_path: Path) -> None:
     data = hf(tmp_path / "set", "data.test_size=10", "data.val_size=8")
     assert data.facts.task == "multilabel"
     batch = next(iter(data.train_dataloader()))
-    assert batch["target"].shape[1] == 3 and batch["target"].dtype.is_floating_point
+    assert batch["target"].shape[1] == 3
+    assert batch["target"].dtype.is_floating_point
     split = data.splits["train"]
     for name, target in zip(split.ids, split.targets, strict=True):
         expected = lists[int(name.partition("/")[2])]

@@ -56,7 +56,8 @@ def test_subsets_are_nested_and_the_test_split_stays() -> None:
 
     small, large = ids("data.train_size=100"), ids("data.train_size=300")
     assert set(small["train"]) < set(large["train"])
-    assert small["test"] == large["test"] and small["val"] == large["val"]
+    assert small["test"] == large["test"]
+    assert small["val"] == large["val"]
     assert not set(large["train"]) & (set(large["test"]) | set(large["val"]))
     assert not set(large["val"]) & set(large["test"])
     assert ids("seed=5") == ids("seed=6")

@@ -42,7 +42,8 @@ def test_a_package_gives_every_tensor_in_order(i: int) -> None:
     published = list(torch.load(file.path, weights_only=True).values())[:-2]
     assert len(published) == len(tensors_of(built)) == (294, 384, 384)[i]
     assert all(torch.equal(a, b) for a, b in zip(published, tensors_of(built), strict=True))
-    assert built.report is not None and not built.report.missing
+    assert built.report is not None
+    assert not built.report.missing
     assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
 
 
@@ -150,7 +151,8 @@ def test_the_backbone_of_an_earlier_run(run_tiny: RunTiny) -> None:
     for key, value in built.model.backbone.state_dict().items():
         assert torch.equal(value, saved[f"backbone.{key}"])
     _, second = run_tiny("weights=run", f"weights.path={folder}", "seed=1")
-    assert second.weights["name"] == record.id and second.weights["matched"] == len(tensors_of(built))
+    assert second.weights["name"] == record.id
+    assert second.weights["matched"] == len(tensors_of(built))
 
 
 def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
@@ -183,7 +185,8 @@ def test_timms_hub_file_from_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     for key, value in built.model.backbone.state_dict().items():
         assert torch.equal(value, source.state_dict()[key])
     file = locate_weights(PretrainedConfig(origin="hub"), name="test_resnet.r160_in1k", library="timm")
-    assert file is not None and (file.origin, file.name) == ("hub", "test_resnet.r160_in1k")
+    assert file is not None
+    assert (file.origin, file.name) == ("hub", "test_resnet.r160_in1k")
 
 
 def test_torchvisions_file_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +201,8 @@ def test_torchvisions_file_from_its_cache(tmp_path: Path, monkeypatch: pytest.Mo
     built = build(PretrainedConfig(origin="torchvision"), "mobilenet_v3_small", library="torchvision")
     for key, value in built.model.backbone.state_dict().items():
         assert torch.equal(value, source.state_dict()[key])
-    assert built.report is not None and built.report.total == len(source.state_dict()) - 2
+    assert built.report is not None
+    assert built.report.total == len(source.state_dict()) - 2
 
 
 @pytest.mark.parametrize(("name", "library"), [("resnet50", "timm"), ("alexnet", "torchvision")])

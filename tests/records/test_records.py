@@ -61,7 +61,8 @@ def test_twenty_launches_at_once_get_twenty_folders(tmp_path: Path) -> None:
 def test_names_are_short_and_safe() -> None:
     name = slug(["ä/b c", "..", "x" * 200, "naïve/é"])
     assert len(name) <= 60
-    assert "/" not in name and not name.startswith(".")
+    assert "/" not in name
+    assert not name.startswith(".")
 
 
 def test_an_output_folder_that_cannot_be(tmp_path: Path) -> None:
@@ -90,7 +91,8 @@ def test_a_record_that_cannot_be_read_says_why(tmp_path: Path, change: dict[str,
     write_json(tmp_path / "run.json", {**record().to_dict(), **change})
     with pytest.raises(RecordError) as caught:
         read_record(tmp_path)
-    assert said in str(caught.value) and "run.json" in str(caught.value)
+    assert said in str(caught.value)
+    assert "run.json" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": 1}', "\x00", "[" * 100_000])
@@ -101,7 +103,8 @@ def test_a_damaged_record_is_named_and_counted(tmp_path: Path, text: str) -> Non
     (tmp_path / "runs" / "bad" / "run.json").write_text(text)
     runs, damaged = find_runs([tmp_path])
     assert [folder.name for folder, _ in runs] == ["good"]
-    assert len(damaged) == 1 and "bad/run.json" in damaged[0]
+    assert len(damaged) == 1
+    assert "bad/run.json" in damaged[0]
 
 
 def test_runs_are_found_from_every_side(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def test_features_do_not_depend_on_mode_or_neighbours(name: str, size: int) -> N
         module.train()
         assert torch.equal(built.model.backbone(first), expected)
         assert torch.equal(built.model.backbone(others)[0], expected[0])
-    assert module.training and built.model.head.training
+    assert module.training
+    assert built.model.head.training
 
 
 def test_a_linear_probe_of_vgg_trains_the_new_classifier_and_nothing_else() -> None:

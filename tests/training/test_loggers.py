@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -23,25 +22,14 @@ def test_wandb_offline_holds_config_group_and_summary(run_tiny: RunTiny) -> None
     folder, record = run(
         tiny_config("logger=wandb", "logger.tags=[one,two]"), command=["test"], launched_by="my-sweep"
     )
-    assert record.logger["wandb_mode"] == "offline" and record.logger["wandb_id"]
+    assert record.logger["wandb_mode"] == "offline"
+    assert record.logger["wandb_id"]
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
     wandb = str(Path(sys.executable).parent / "wandb")
-    words = [wandb, "beta" if False else "leet", "inspect", str(file.parent), "--summary"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    shown = done.stdout + done.stderr
-    if done.returncode != 0:
-        pytest.fail(shown)
-    data = _json_of(shown)
-    text = json.dumps(data) if data is not None else shown
+    words = [wandb, "leet", "inspect", str(file.parent), "--summary"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     for expected in ("test_resnet", "test/accuracy_micro", record.arm):
-        assert expected in text
-
-
-def _json_of(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+        assert expected in shown
 
 
 @pytest.mark.parametrize("when", ["init", "log", "finish"])
@@ -76,10 +64,12 @@ def test_no_network_means_offline_and_no_question(run_tiny: RunTiny, monkeypatch
 
 
 def test_the_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert wandb_mode("auto") == "offline" and wandb_mode("online") == "online"
+    assert wandb_mode("auto") == "offline"
+    assert wandb_mode("online") == "online"
     (tmp_path / "netrc").write_text("machine api.wandb.ai\n  login user\n  password " + "1" * 40 + "\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert wandb_key_configured() and wandb_mode("auto") == "online"
+    assert wandb_key_configured()
+    assert wandb_mode("auto") == "online"
     assert wandb_mode("offline") == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode("online") == "disabled"
@@ -88,7 +78,8 @@ def test_the_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_steps_of_the_csv_logger(run_tiny: RunTiny) -> None:
     folder, _ = run_tiny("logger=csv", "logger.every_n_steps=2")
     rows = read_rows(folder / "steps.csv")
-    assert [row["step"] for row in rows] == [2, 4] and all(row["train/step_loss"] > 0 for row in rows)
+    assert [row["step"] for row in rows] == [2, 4]
+    assert all(row["train/step_loss"] > 0 for row in rows)
     assert not (run_tiny("logger=none")[0] / "steps.csv").exists()
 
 

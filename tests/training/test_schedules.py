@@ -58,7 +58,8 @@ def test_one_cycle_is_torchs() -> None:
         reference.step()
     got = factors(OneCycleConfig(pct_start=0.3))
     # torch's peak lies at pct_start * total - 1, between two steps: the curves agree to a step's width
-    assert max(got) == 1.0 and got[0] == pytest.approx(1 / 25)
+    assert max(got) == 1.0
+    assert got[0] == pytest.approx(1 / 25)
     assert got[TOTAL] == pytest.approx(1 / 25 / 1e4)
     assert max(abs(a - b) for a, b in zip(got, expected, strict=True)) < 0.15
 
@@ -67,7 +68,8 @@ def test_one_cycle_is_torchs() -> None:
 def test_warm_up_rises_to_the_base_rate(name: str) -> None:
     config = OPTIONS[name](**({"milestones": [3]} if name == "step" else {}), warmup_steps=4)
     got = factors(config)
-    assert got[:5] == sorted(got[:5]) and got[0] < got[4]
+    assert got[:5] == sorted(got[:5])
+    assert got[0] < got[4]
     assert max(got[3:5]) == 1.0
     in_epochs = OPTIONS[name](**({"milestones": [3]} if name == "step" else {}), warmup_epochs=0.4)
     assert factors(in_epochs) == got

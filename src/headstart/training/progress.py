@@ -80,11 +80,13 @@ class ProgressReport(pl.Callback):
         assert isinstance(pl_module, TransferModule)
         if trainer.sanity_checking or self.monitor not in pl_module.values:
             return
+        step = trainer.global_step
         self.metric = f"  {self.monitor} {pl_module.values[self.monitor]:.4f}"
         if self.style == "lines":
             print(
-                f"  epoch {epoch_of(trainer.global_step, self.steps_per_epoch)}/{self.epochs}  loss {pl_module.mean_loss:.3f}{self.metric}  "
-                f"{clock(time.monotonic() - self._began)}, {clock(self.time_left(trainer.global_step))} left",
+                f"  epoch {epoch_of(step, self.steps_per_epoch)}/{self.epochs}  "
+                f"loss {pl_module.mean_loss:.3f}{self.metric}  "
+                f"{clock(time.monotonic() - self._began)}, {clock(self.time_left(step))} left",
                 file=sys.stderr,
                 flush=True,
             )
