@@ -64,7 +64,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             hint = did_you_mean(text.lstrip("-"), ["multirun", "cfg", "config-dir", "debug"])
             raise ConfigError(f"{text!r} is not an override: write key=value, such as seed=1.{hint}")
         try:
-            override = OverridesParser.create(loader).parse_override(text)
+            override = OverridesParser.create().parse_override(text)
         except HydraException as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
@@ -76,6 +76,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             raise ConfigError(f"{text!r}: a key cannot be removed; set it to null or to another value.")
         if top not in (*metadata_of(Config), *_CHOOSERS, "hydra"):
             raise ConfigError(unknown_key(top, [*metadata_of(Config), *_CHOOSERS]))
+        override.input_line, override.config_loader = text, loader
         parsed.append(override)
     return parsed
 

@@ -56,8 +56,10 @@ def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jo
             for combination in itertools.product(*rest):
                 asked += [{**dict([experiment]), **job, **dict(combination)} for job in from_file]
         asked = [{k: v for k, v in job.items() if (k, v) != ("experiment", "null")} for job in asked]
+        total = len(asked)
+        asked = [dict(items) for items in dict.fromkeys(tuple(job.items()) for job in asked)]
         fixed = {item for item in (asked[0].items() if asked else ()) if all(item in job.items() for job in asked)}
-        jobs, errors, seen, duplicates = [], [], set(), 0
+        jobs, errors, seen, duplicates = [], [], set(), total - len(asked)
         for wanted in asked:
             texts = tuple(f"{key}={value}" for key, value in wanted.items())
             varied = tuple(f"{key}={value}" for key, value in wanted.items() if (key, value) not in fixed)
