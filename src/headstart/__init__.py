@@ -7,6 +7,9 @@ tables = headstart.compare("outputs")
 module, transform = headstart.load("outputs/runs/...")
 """
 
+# the package first, the function of the same name after it: or the first import of one of its modules would
+# put the package in the function's place
+import headstart.compare  # noqa: F401
 from headstart.api import compare, load, runs, train
 
 __version__ = "0.1.0"

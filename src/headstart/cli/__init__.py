@@ -21,7 +21,11 @@ COMMANDS = {
     "completion": "print the completion script of a shell",
 }
 
-_HIDDEN = {"complete-line": "completion"}
+_HIDDEN = "complete-line"
+"""What the completion scripts call."""
+
+# a module called `list` would take the place of the builtin in this file
+_MODULES = {"list": "choices", _HIDDEN: "completion"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,11 +61,11 @@ def _dispatch(words: list[str]) -> int:
         print(f"headstart {__version__}")
         return 0
     name = words[0]
-    if name not in COMMANDS and name not in _HIDDEN:
+    if name not in COMMANDS and name != _HIDDEN:
         hint = did_you_mean(name, COMMANDS) or " `headstart --help` lists the commands."
         raise HeadstartError(f"{name}: there is no such command.{hint}")
-    module = importlib.import_module(f"headstart.cli.{_HIDDEN.get(name, name)}")
-    if name in _HIDDEN:
+    module = importlib.import_module(f"headstart.cli.{_MODULES.get(name, name)}")
+    if name == _HIDDEN:
         return int(module.complete(words[1:]))
     parser = Parser(prog=f"headstart {name}", description=module.__doc__, add_help=name != "train")
     module.add_arguments(parser)
@@ -72,7 +76,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with our way of saying that something is wrong."""
 
     def __init__(self, **options: object) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)  # type: ignore[arg-type]
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)  # type: ignore[arg-type]
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise instead of exiting."""

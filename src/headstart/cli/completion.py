@@ -64,7 +64,7 @@ def candidates(line: str) -> list[str]:
     if not before:
         return [name for name in COMMANDS if name.startswith(word)]
     if before[0] == "list" and len(before) == 1:
-        from headstart.cli.list import WHAT
+        from headstart.cli.choices import WHAT
 
         return [name for name in WHAT if name.startswith(word)]
     if before[0] == "completion":

@@ -31,19 +31,23 @@ def render(comparison: Comparison, how: str, *, width: int | None = None) -> str
     if how == "md":
         return _markdown(comparison)
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(table(comparison))
-    return console.export_text().rstrip("\n")
+    console.print(_grid(comparison))
+    return "\n".join([console.export_text().rstrip(), "", *footer(comparison)])
 
 
 def table(comparison: Comparison) -> Group:
     """The comparison for a terminal."""
+    return Group(_grid(comparison), *(Text(line) for line in footer(comparison)))
+
+
+def _grid(comparison: Comparison) -> Table:
     header, cells = _cells(comparison)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(header):
         grid.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     for row in cells:
         grid.add_row(*(Text(cell) for cell in row))
-    return Group(grid, *(Text(line) for line in footer(comparison)))
+    return grid
 
 
 def footer(comparison: Comparison) -> list[str]:

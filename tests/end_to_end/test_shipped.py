@@ -1,0 +1,130 @@
+"""What ships works: every experiment in a shrunken form, and a wheel in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import make_photos
+from tests.test_experiment import write_two_colours
+
+from headstart.cli.options import group_choices
+from headstart.config.paths import package_conf
+from headstart.errors import WeightsError
+from headstart.experiment import run
+from headstart.records.store import find_runs
+from headstart.sweep.expand import expand
+from headstart.sweep.local import run_jobs
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("trainer.max_epochs=1", "trainer.progress=none", "logger=none", "trainer.threads=1")
+
+
+def test_every_experiment_is_tried_here_and_says_how_it_is_run() -> None:
+    assert group_choices("experiment") == ["multilabel", "quickstart", "resnet50_article"]
+    for path in (package_conf() / "experiment").glob("*.yaml"):
+        assert (
+            f"#   headstart train {'-m ' if 'sweep:' in path.read_text() else ''}experiment={path.stem}"
+            in path.read_text()
+        )
+
+
+def test_quickstart() -> None:
+    jobs = expand(["experiment=quickstart", *SMALL, "data.image_size=32", "data.train_size=40", "seed=0,1"])
+    folder, outcomes = run_jobs(jobs, command=["test"], say=lambda _: None)
+    assert [outcome.status for outcome in outcomes] == ["completed"] * 6
+    runs = [record for _, record in find_runs([folder])[0]]
+    assert len({record.arm for record in runs}) == 3
+    assert {r.weights["origin"] for r in runs if r.config["weights"]["source"] == "pretrained"} == {"package"}
+    probe = next(r for r in runs if r.config["strategy"]["name"] == "linear_probe")
+    assert probe.parameters["trainable"] == 1280 * 10 + 10
+    assert probe.weights["matched"] == 294
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "inception_v3", "alexnet"])
+def test_resnet50_article(tmp_path: Path, backbone: str) -> None:
+    """The recipe itself, on few images; its weights cannot be had without a network, and it says so."""
+    photos = make_photos(tmp_path / "photos", per_class=5)
+    asked = ["experiment=resnet50_article", f"data.path={photos}", f"backbone={backbone}", *SMALL]
+    jobs = expand(asked)
+    config = jobs.jobs[0].config
+    assert (config.head.name, config.head.hidden) == ("mlp", [1024])  # type: ignore[attr-defined]
+    assert (config.optimizer.name, config.data.batch_size, config.data.image_size) == ("adam", 32, 224)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        run(config)
+    folder, record = run(expand([*asked, "weights=scratch", "data.image_size=96"]).jobs[0].config)
+    features = {"resnet50": 2048, "vgg16": 4096, "inception_v3": 2048, "alexnet": 4096}[backbone]
+    assert record.parameters["trainable"] == features * 1024 + 1024 + 1024 * 3 + 3
+    assert not set(record.data["sizes"]) ^ {"train", "val", "test"}
+    assert (folder / "predictions.parquet").is_file()
+
+
+def test_multilabel(tmp_path: Path) -> None:
+    write_two_colours(tmp_path / "set", rows=60)
+    (job,) = expand(["experiment=multilabel", f"data.path={tmp_path / 'set'}", *SMALL, "data.image_size=32"]).jobs
+    _, record = run(job.config)
+    assert record.config["loss"]["name"] == "binary_cross_entropy"
+    assert "test/map_macro" in record.metrics
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sources without a network and unpacked by pip."""
+    built, site = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site")
+    quiet = {"check": True, "capture_output": True}
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(built), str(ROOT)], **quiet
+    )  # type: ignore[call-overload]
+    (file,) = built.glob("*.whl")
+    words = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(site), str(file)]
+    subprocess.run(words, **quiet)  # type: ignore[call-overload]
+    return site
+
+
+def test_an_installed_wheel_works_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(wheel), "HEADSTART_OUTPUTS": "outputs"}
+
+    def headstart(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "headstart", *words],
+            cwd=empty,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    where = subprocess.run(
+        [sys.executable, "-c", "import headstart.config.paths as p; print(p.package_conf())"],
+        cwd=empty, env=environment, capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    assert where == str(wheel / "headstart" / "conf")
+    assert "experiment=multilabel | quickstart | resnet50_article" in headstart("train", "--help")
+    out = headstart("train", *SMALL, "data.image_size=32", "data.train_size=40", "strategy=linear_probe")
+    assert (empty / out.strip().splitlines()[-1] / "run.json").is_file()
+    assert "completed" in headstart("runs")
+
+
+def test_the_real_photographs() -> None:
+    """CIFAR-10 in a small dose: ImageNet weights are worth something on photographs."""
+    path = next(
+        (p / "shared" / "data" / "cifar10" for p in ROOT.parents if (p / "shared/data/cifar10").is_dir()), None
+    )
+    if path is None:
+        pytest.skip("the photographs are not here")
+    values = {}
+    for weights in ("pretrained", "scratch"):
+        words = [
+            "strategy=linear_probe", "data=hf", f"data.path={path}", "data.image_size=64", "data.train_size=300",
+            "data.val_size=100", "data.test_size=300", "trainer.max_epochs=5", "optimizer.lr=0.003", *SMALL[1:],
+            f"weights={weights}",
+        ]  # fmt: skip
+        values[weights] = run(expand(words).jobs[0].config)[1].metrics["test/accuracy_micro"]
+    assert values["pretrained"] > 0.45
+    assert values["scratch"] < 0.35
