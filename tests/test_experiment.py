@@ -159,7 +159,7 @@ def test_the_tested_checkpoint_is_the_one_that_validation_chose(run_tiny: RunTin
     }  # fmt: skip
     assert best.metrics["val/log_loss"] == lowest["val/log_loss"]
     _, last = run_tiny(*options, "trainer.checkpoint=last")
-    assert last.best["epoch"] == 8
+    assert last.best == best.best
     assert last.predictions_sha256 != best.predictions_sha256
     kept = {name: load_file(folder / "checkpoints" / f"{name}.safetensors") for name in ("best", "last")}
     assert any(not torch.equal(kept["best"][key], kept["last"][key]) for key in kept["best"])
@@ -254,6 +254,13 @@ def test_a_fault_of_ours_is_recorded_with_its_traceback(run_tiny: RunTiny, monke
     "override",
     [
         "backbone.name=test_resne",
+        "data.batch_size=1",
+        "trainer.precision=16-mixed",
+        "trainer.max_time=00:00:00:00",
+        "data.interpolation=lanczos data.channels=5",
+        "data=null",
+        "hydra.run.dir=x",
+        "sweep.list=[{seed:1}]",
         "strategy=last_k strategy.k=99",
         "data=image_folder data.path=nowhere",
         "weights=file weights.path=nowhere.pth",
@@ -303,12 +310,12 @@ LONG = (
 )  # fmt: skip
 
 
-def stopped_at(step: int, how: int, *overrides: str) -> Path:
+def stopped_at(step: int, how: int, *overrides: str, program: str = PROGRAM) -> Path:
     """Start the run in a process of its own, which ends itself by a signal after `step` steps."""
     keys = {text.partition("=")[0] for text in overrides}
     words = [*(text for text in TINY if text.partition("=")[0] not in keys), *overrides]
     before = set(Path("outputs/runs").glob("*")) if Path("outputs/runs").exists() else set()
-    subprocess.run([sys.executable, "-c", PROGRAM, str(step), str(how), *words], check=False, capture_output=True)
+    subprocess.run([sys.executable, "-c", program, str(step), str(how), *words], check=False, capture_output=True)
     return next(iter(set(Path("outputs/runs").glob("*")) - before))
 
 
@@ -332,6 +339,52 @@ def test_a_resumed_run_ends_as_the_unbroken_one(run_tiny: RunTiny, step: int, ho
             for f in (unbroken, folder)
         ]
         assert rows[0] == rows[1]
+
+
+AFTER = """
+import os, sys
+import pytorch_lightning as pl
+def test(self, *rest, **more):
+    os.kill(os.getpid(), int(sys.argv[2]))
+pl.Trainer.test = test
+from headstart.cli import main
+sys.exit(main(["train", *sys.argv[3:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("trainer.checkpoint=last",), ("trainer.early_stopping_patience=1", "optimizer.lr=1e-9")]
+)
+def test_a_run_that_ended_before_its_test_is_resumed(run_tiny: RunTiny, more: tuple[str, ...]) -> None:
+    words = (*LONG, *more)
+    unbroken, expected = run_tiny(*words)
+    folder = stopped_at(0, signal.SIGKILL, *words, program=AFTER)
+    record = resume(folder)
+    assert record.predictions_sha256 == expected.predictions_sha256
+    assert (record.epochs, record.steps, record.stopped_by) == (
+        expected.epochs,
+        expected.steps,
+        expected.stopped_by,
+    )
+    assert record.best == expected.best
+    assert len(read_rows(folder / "metrics.csv")) == len(read_rows(unbroken / "metrics.csv"))
+
+
+def test_a_damaged_checkpoint_is_named() -> None:
+    folder = stopped_at(6, signal.SIGKILL, *LONG)
+    path = folder / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(RecordError, match=r"last\.ckpt: is damaged; remove it"):
+        resume(folder)
+
+
+def test_a_run_can_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_photos(tmp_path / "photos")
+    options = ("data=image_folder", "data.path=photos", "data.train_size=null", "data.test_size=null")
+    folder = stopped_at(1, signal.SIGKILL, *options).resolve()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert resume(folder).status == "completed"
 
 
 def test_checkpoints_load_as_plain_tensors() -> None:

@@ -29,23 +29,28 @@ def train(overrides: Sequence[str] = (), *, config_dir: AnyPath | None = None) -
     return run(config, command=["headstart.train", *overrides])[1]
 
 
-def runs(path: AnyPath = "outputs") -> pd.DataFrame:
-    """A row per run below `path`: what it was, what came out; nested values under dotted names."""
+def runs(path: AnyPath | None = None) -> pd.DataFrame:
+    """A row per run below `path`: what it was, what came out; nested values under dotted names.
+
+    By default `path` is where `train` writes.
+    """
     from headstart.compare.listing import frame_of
+    from headstart.config.paths import default_output_dir
     from headstart.records.store import find_runs
 
-    return frame_of(find_runs([Path(path)])[0])
+    return frame_of(find_runs([Path(path) if path else default_output_dir()])[0])
 
 
 def compare(*paths: AnyPath, metric: str | None = None) -> Comparison:
     """Compare the runs below `paths`, paired by seed and split; `.arms` is the table as a data frame.
 
-    Raises a HeadstartError where there is nothing to compare.
+    By default `paths` is where `train` writes. Raises a HeadstartError where there is nothing to compare.
     """
     from headstart.compare.comparison import compare_runs
+    from headstart.config.paths import default_output_dir
     from headstart.records.store import find_runs
 
-    found, damaged = find_runs([Path(path) for path in paths or ("outputs",)])
+    found, damaged = find_runs([Path(path) for path in paths or (default_output_dir(),)])
     return compare_runs([record for _, record in found], metric=metric, notes=damaged)
 
 

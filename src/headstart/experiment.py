@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from headstart.config.identity import config_hash
+from headstart.config.paths import output_dir_of
 from headstart.config.plain import read_config, to_plain
 from headstart.config.schema.logger import SteppedConfig
 from headstart.config.schema.root import Config
@@ -48,9 +49,7 @@ def run(
     began = time.monotonic()
     prepared = prepare(config)
     config = prepared.config
-    folder = new_run_folder(
-        Path(config.output_dir).expanduser(), words=words_of(config), digest=config_hash(config)
-    )
+    folder = new_run_folder(output_dir_of(config), words=words_of(config), digest=config_hash(config))
     write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     record = describe_run(prepared, folder=folder, command=command, launched_by=launched_by)
     write_record(folder, record)
@@ -68,7 +67,10 @@ def resume(folder: Path) -> RunRecord:
     before = read_record(folder)
     if before.status == "completed":
         raise RecordError(f"{folder}: this run has completed; there is nothing to resume.")
-    if process_alive(before.environment.get("pid"), before.environment.get("host")):
+    alive = before.status == "running" and process_alive(
+        before.environment.get("pid"), before.environment.get("host")
+    )
+    if alive:
         raise RecordError(f"{folder}: this run is still running (process {before.environment['pid']}).")
     prepared = prepare(read_config(folder / CONFIG))
     facts = prepared.facts
@@ -101,6 +103,10 @@ def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float,
             write_record(folder, record)
             fitted = _fit(prepared, folder, logger, resume=resume)
             complete(record, fitted, folder, prepared)
+            record.seconds["total"] = round(sum(record.seconds.values()), 3)
+            record.peak_memory = peak_memory(config.trainer.accelerator)
+            record.status, record.finished = "completed", now()
+            write_record(folder, record)
     except BaseException as error:
         fail(record, error, folder)
         if logger:
@@ -110,17 +116,14 @@ def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float,
         raise
     finally:
         gc.collect()
-    record.seconds["total"] = round(time.monotonic() - began, 3)
-    record.peak_memory = peak_memory(config.trainer.accelerator)
+    finish_checkpoints(folder)
     if logger:
         summary = {**record.metrics, **{f"parameters/{k}": v for k, v in record.parameters.items()}}
         summary |= {f"seconds/{k}": v for k, v in record.seconds.items()}
         summary |= {f"best/{k}": v for k, v in record.best.items()} | {"arm": record.arm, "run_id": record.id}
         logger.finish(summary, failed=False)
         record.logger = logger.about()
-    record.status, record.finished = "completed", now()
-    write_record(folder, record)
-    finish_checkpoints(folder)
+        write_record(folder, record)
     return record
 
 

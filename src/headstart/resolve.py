@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from headstart.config.checks import METRICS
+from headstart.config.schema.data import HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
 from headstart.config.schema.root import Config
-from headstart.config.schema.weights import PretrainedConfig
+from headstart.config.schema.weights import FileConfig, PretrainedConfig, RunConfig
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts, InputSpec
 from headstart.models.classifier import full_name, input_spec
@@ -30,6 +32,8 @@ def resolve(config: Config) -> Config:
     if isinstance(weights, PretrainedConfig):
         origin = resolve_origin(weights.origin, name=config.backbone.name, library=library)
         weights = replace(weights, origin=origin)
+    elif isinstance(weights, FileConfig | RunConfig):
+        weights = replace(weights, path=_absolute(weights.path))
     accelerator = resolve_accelerator(config.trainer.accelerator)
     trainer = replace(
         config.trainer,
@@ -83,9 +87,11 @@ def resolve_accelerator(choice: str) -> str:
 
 
 def resolve_precision(choice: str, *, accelerator: str) -> str:
-    """Mixed precision on a GPU, float32 on a CPU."""
+    """Mixed precision on a GPU, float32 on a CPU; raises ConfigError for one that the machine has not."""
     import torch
 
+    if choice == "16-mixed" and accelerator == "cpu":
+        raise ConfigError("trainer.precision=16-mixed: needs a GPU; a CPU has 32-true and bf16-mixed.")
     if choice != "auto":
         return choice
     if accelerator == "cpu":
@@ -101,6 +107,9 @@ def usable_cores() -> int:
 def resolve_data(config: Config, spec: InputSpec, *, accelerator: str) -> Any:
     """The data's config with the backbone's own preprocessing wherever it says nothing else."""
     data = config.data
+    is_folder = isinstance(data, HuggingFaceConfig) and Path(data.path).expanduser().is_dir()
+    if isinstance(data, ImageFolderConfig | TorchvisionConfig) or is_folder:
+        data = replace(data, path=_absolute(data.path))  # type: ignore[call-arg, attr-defined]
     size = data.image_size
     workers = 0 if accelerator == "cpu" else min(8, max(1, usable_cores() - 1))
     return replace(
@@ -126,6 +135,11 @@ def spec_of(config: Config) -> InputSpec:
         crop_pct=float(data.crop_pct or 1.0),
         crop_mode=own.crop_mode,
     )
+
+
+def _absolute(path: str) -> str:
+    """A path that holds from every folder: a run may be resumed from another."""
+    return str(Path(path).expanduser().absolute())
 
 
 def _per_channel(values: Any, channels: int) -> list[float]:

@@ -169,6 +169,7 @@ def test_clean_says_first_and_keeps_what_counts(
     cache = Path(os.environ["HEADSTART_CACHE"])
     (cache / "features").mkdir(parents=True)
     (cache / "features" / "x").write_bytes(b"1" * 1000)
+    (cache / "not-ours").mkdir()
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert main(["clean"]) == 2
     shown = capsys.readouterr()
@@ -177,7 +178,7 @@ def test_clean_says_first_and_keeps_what_counts(
     assert (folder / "checkpoints" / "last.safetensors").exists()
     assert main(["clean", "--yes"]) == 0
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.safetensors"]
-    assert not list(cache.iterdir())
+    assert sorted(path.name for path in cache.iterdir()) == ["not-ours"]
     assert {"run.json", "metrics.csv", "predictions.parquet", "config.yaml"} <= {p.name for p in folder.iterdir()}
     main(["clean", "--yes", "--weights"])
     assert not list((folder / "checkpoints").iterdir())
@@ -226,7 +227,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
 def test_completion_in_bash() -> None:
-    assert _complete_in_bash("headstart train strategy=li") == ["strategy=linear_probe"]
+    assert _complete_in_bash("headstart train strategy=li") == ["linear_probe"]
+    assert _complete_in_bash("headstart train -m strategy=full,la") == ["full,last_k"]
     assert _complete_in_bash("headstart train data.shot") == ["data.shots="]
 
 

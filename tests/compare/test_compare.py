@@ -52,7 +52,7 @@ def made(of: tuple[str, ...], seed: int, value: float, **changes: Any) -> RunRec
         "best": {"epoch": 2}, "stopped_by": "budget",
         "data": {
             "task": "multiclass", "fingerprint": "d", "sizes": {"test": 10},
-            "class_counts": {"train": [3, 1], "test": [6, 4]},
+            "class_names": ["a", "b"], "class_counts": {"train": [3, 1], "test": [6, 4]},
         },
     }  # fmt: skip
     return RunRecord(**{**base, **changes})

@@ -124,6 +124,10 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     levels = np.array([[0, 32768, 65535]], dtype=np.uint16)
     picture = as_channels(Image.fromarray(levels), 1)
     assert np.asarray(picture).tolist() == [[0, 128, 255]]
+    dark = as_channels(Image.fromarray(np.array([[60, 600]], dtype=np.uint16)), 1)
+    assert np.asarray(dark).tolist() == [[0, 2]]
+    shares = as_channels(Image.fromarray(np.array([[0.0, 0.5]], dtype=np.float32)), 1)
+    assert np.asarray(shares).tolist() == [[0, 128]]
 
 
 def test_exif_rotation_is_undone(tmp_path: Path) -> None:

@@ -133,6 +133,18 @@ def test_a_decompression_bomb_is_refused(photos: Path) -> None:
         folder(photos)
 
 
+def test_formats_that_start_programs_are_not_decoded(photos: Path) -> None:
+    (photos / "red" / "05.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(DataError, match=r"05\.png: cannot be decoded .*cannot identify"):
+        folder(photos)
+
+
+def test_a_name_that_is_no_text(photos: Path) -> None:
+    os.rename(photos / "red" / "05.jpg", os.fsencode(photos / "red") + b"/\xff.jpg")  # noqa: PTH104
+    with pytest.raises(DataError, match="its name is not UTF-8"):
+        folder(photos)
+
+
 # --- Hugging Face
 
 
@@ -255,6 +267,21 @@ def test_an_unreadable_cell_is_named(tmp_path: Path) -> None:
         hf(tmp_path / "set")
 
 
+def test_a_row_without_image_and_labels_as_a_0_1_vector(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": label(["a", "b"])})
+    picture = Image.new("RGB", (4, 4))
+    rows = {"image": [picture, None, picture, picture], "label": [0, 1, 0, 1]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "hole")
+    with pytest.raises(DataError, match="there is no image in this row"):
+        hf(tmp_path / "hole")
+    hot = dataset(labels=([[0, 1, 0], [1, 0, 1]] * 20, datasets.List(datasets.Value("int64"))))
+    hot.save_to_disk(tmp_path / "hot")
+    with pytest.raises(DataError, match=r"holds 0 and 1 for every class"):
+        hf(tmp_path / "hot")
+
+
 def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="the folder is empty"):
@@ -268,17 +295,19 @@ def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
 # --- torchvision
 
 
-def write_mnist(root: Path, count: int = 60) -> None:
+def write_mnist(
+    root: Path, count: int = 60, *, name: str = "MNIST", splits: tuple[str, ...] = ("train", "t10k")
+) -> None:
     """MNIST's own files: a header in big-endian, then bytes."""
-    raw = root / "MNIST" / "raw"
+    raw = root / name / "raw"
     raw.mkdir(parents=True)
-    for split in ("train", "t10k"):
+    for split in splits:
         pixels = np.random.default_rng(0).integers(0, 255, (count, 28, 28), dtype=np.uint8)
         labels = (np.arange(count) % 10).astype(np.uint8)
-        for name, magic, array in (("images-idx3", 2051, pixels), ("labels-idx1", 2049, labels)):
+        for part, magic, array in (("images-idx3", 2051, pixels), ("labels-idx1", 2049, labels)):
             header = struct.pack(f">{1 + array.ndim}I", magic, *array.shape)
-            (raw / f"{split}-{name}-ubyte").write_bytes(header + array.tobytes())
-            (raw / f"{split}-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+            (raw / f"{split}-{part}-ubyte").write_bytes(header + array.tobytes())
+            (raw / f"{split}-{part}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
 
 
 def test_a_torchvision_set_in_its_own_format(tmp_path: Path) -> None:
@@ -289,12 +318,20 @@ def test_a_torchvision_set_in_its_own_format(tmp_path: Path) -> None:
     assert next(iter(data.test_dataloader()))["image"].shape == (32, 3, 16, 16)
 
 
+def test_a_set_that_needs_more_said(tmp_path: Path) -> None:
+    kinds = ("emnist-digits-train", "emnist-digits-test")
+    write_mnist(tmp_path, name="EMNIST", splits=kinds)
+    words = ("data=torchvision", "data.name=EMNIST", f"data.path={tmp_path}", "data.val_size=10")
+    assert data_of(*words, "data.options={split: digits}").facts.sizes == {"train": 50, "val": 10, "test": 60}
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("CIFAR1O", "Did you mean 'CIFAR10'"),
         ("CIFAR10", r"is not in data\.path=.*data\.download=true fetches it"),
         ("ImageFolder", "torchvision has no such set"),
+        ("LSUN", "torchvision has no such set"),
         ("VOCDetection", r"data\.name=VOCDetection"),
     ],
 )

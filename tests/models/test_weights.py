@@ -155,6 +155,12 @@ def test_the_backbone_of_an_earlier_run(run_tiny: RunTiny) -> None:
     assert second.weights["matched"] == len(tensors_of(built))
 
 
+def test_the_weights_of_a_run_are_those_that_it_tested(run_tiny: RunTiny) -> None:
+    folder, _ = run_tiny("trainer.checkpoint=last")
+    (folder / "checkpoints" / "best.safetensors").unlink()
+    assert build(RunConfig(path=str(folder)), size=(32, 32)).report is not None
+
+
 def test_a_run_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is not a run folder"):
         build(RunConfig(path=str(tmp_path)))

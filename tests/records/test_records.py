@@ -28,7 +28,8 @@ from headstart.records.tables import predictions_digest, read_rows, write_predic
 def record(**changes: object) -> RunRecord:
     base = {
         "id": "r", "status": "completed", "config_hash": "h", "job_key": "j", "arm": "a", "seed": 0,
-        "split_seed": 0, "command": ["x"], "started": "2026-01-01T00:00:00Z", "config": {},
+        "split_seed": 0, "command": ["x"], "started": "2026-01-01T00:00:00Z",
+        "config": {group: {} for group in ("backbone", "weights", "strategy", "head", "data", "trainer")},
     }  # fmt: skip
     return RunRecord(**{**base, **changes})  # type: ignore[arg-type]
 
@@ -85,6 +86,7 @@ def test_record_and_back(tmp_path: Path) -> None:
         ({"schema_version": None}, "has no schema_version"),
         ({"status": "fine"}, "unknown status 'fine'"),
         ({"metrics": [1]}, "metrics that is no mapping"),
+        ({"config": {}}, "has a config without backbone, weights"),
     ],
 )
 def test_a_record_that_cannot_be_read_says_why(tmp_path: Path, change: dict[str, object], said: str) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from headstart.errors import ConfigError
 
+CACHES = ("features", "images", "measurements")
+"""Folders in the cache folder that are ours: what else is there stays."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where, how much, and whether to ask."""
@@ -27,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     freed = runs_hold(arguments.path or default_output_dir(), weights=arguments.weights)
     if arguments.path is None and cache_dir().is_dir():
-        freed["caches"] = list(cache_dir().iterdir())
+        freed["caches"] = [cache_dir() / name for name in CACHES if (cache_dir() / name).exists()]
     sizes = {name: sum(map(size_of, paths)) for name, paths in freed.items()}
     if not any(freed.values()):
         print("Nothing to free.")

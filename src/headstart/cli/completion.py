@@ -10,16 +10,19 @@ import argparse
 from collections.abc import Sequence
 
 _BASH = """_headstart() {
-    local line="${COMP_LINE:0:$COMP_POINT}" word
+    local line="${COMP_LINE:0:$COMP_POINT}" word typed found
+    # bash takes what stands behind = for a word of its own, and wants only that back
+    typed="${line##* }"
+    case "$typed" in *=*) typed="${typed%=*}=" ;; *) typed="" ;; esac
     COMPREPLY=()
-    while IFS= read -r word; do COMPREPLY+=("$word"); done < <(headstart complete-line "$line" 2>/dev/null)
+    found="$(headstart complete-line "$line" 2>/dev/null)"
+    while IFS= read -r word; do [ -n "$word" ] && COMPREPLY+=("${word#"$typed"}"); done <<< "$found"
     if [ ${#COMPREPLY[@]} -eq 1 ]; then
         case "${COMPREPLY[0]}" in *=|*.) compopt -o nospace 2>/dev/null ;; esac
     else
         compopt -o nospace 2>/dev/null
     fi
 }
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o default -F _headstart headstart
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -171,8 +170,6 @@ def folders() -> Iterator[Finding]:
         free = shutil.disk_usage(parent).free / 2**30
         state = "note" if free < 2 else "ok"
         yield Finding(state, f"{name}: {folder}, {free:.0f} GiB free", "headstart clean" if free < 2 else "")
-    if os.environ.get("HEADSTART_OUTPUTS") == "":
-        yield Finding("note", "HEADSTART_OUTPUTS is empty: ./outputs is used")
 
 
 def _parts(version: str) -> tuple[int, ...]:

@@ -51,7 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"this experiment is a sweep of {count} runs: add -m to run it.")
     from headstart.experiment import run as run_experiment
 
-    folder, record = run_experiment(config, command=command)
+    folder, record = run_experiment(
+        config, command=command, announce=lambda found: print(f"run: {found}", file=sys.stderr, flush=True)
+    )
     metric, value = next(iter((k, v) for k, v in record.metrics.items() if k.startswith("test/")))
     print(f"{metric} {value:.4f} in {record.seconds['total']:.1f} s")
     print(f"{folder}")
@@ -60,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _sweep(arguments: argparse.Namespace, config_dirs: tuple[str, ...], command: list[str]) -> int:
     from headstart.cli.compare import show
+    from headstart.errors import RecordError
     from headstart.sweep.expand import describe_varied, expand
     from headstart.sweep.local import run_jobs
 
@@ -73,7 +76,10 @@ def _sweep(arguments: argparse.Namespace, config_dirs: tuple[str, ...], command:
     failed = [outcome for outcome in outcomes if outcome.status != "completed"]
     if len(failed) < len(outcomes):
         print()
-        show([folder], metric=None, how="table", plot=Path(folder, "comparison.png"))
+        try:
+            show([folder], metric=None, how="table", plot=Path(folder, "comparison.png"))
+        except RecordError as error:
+            print(f"No comparison: {error}")
     for outcome in failed:
         where = f" ({folder.parent.parent / 'runs' / outcome.run})" if outcome.run else ""
         last = (outcome.error or outcome.status).strip().splitlines()[-1]

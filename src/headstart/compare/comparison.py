@@ -132,6 +132,8 @@ def _task(records: Sequence[RunRecord]) -> str:
 
 
 def _baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    if arm.is_baseline:
+        return None
     candidates = [other for other in arms if other.is_baseline and other.runs and other.ground == arm.ground]
     if len(candidates) > 1:
         listed = "; ".join(f"{other.label} ({other.runs[0].id})" for other in candidates)
@@ -143,7 +145,7 @@ def _row(arm: Arm, baseline: Arm | None, metric: str) -> Row:
     values = {pair_key(record): record.metrics.get(metric) for record in arm.runs}
     known = {key: value for key, value in values.items() if value is not None}
     gain = None
-    if baseline is not None and baseline.key != arm.key:
+    if baseline is not None:
         against = {pair_key(record): record.metrics.get(metric) for record in baseline.runs}
         pairs = [value - other for key, value in known.items() if (other := against.get(key)) is not None]
         gain = estimate(pairs) if pairs else None
@@ -157,7 +159,7 @@ def _row(arm: Arm, baseline: Arm | None, metric: str) -> Row:
         value=estimate(list(known.values())) if known else None,
         gain=gain,
         is_baseline=arm.is_baseline,
-        baseline=baseline.label if baseline and baseline.key != arm.key else None,
+        baseline=baseline.label if baseline else None,
         trainable=(arm.runs or arm.others)[0].parameters.get("trainable"),
         seconds=sum(seconds) / len(seconds) if seconds else None,
         improving=bool(last) and sum(last) * 2 > len(last),
@@ -169,12 +171,15 @@ def _best_at_the_end(record: RunRecord) -> bool:
 
 
 def _references(records: Sequence[RunRecord], metric: str, task: str) -> dict[str, float]:
-    """Chance and majority class, where every run has the same labels and the metric has such a value."""
-    counts = {str(record.data.get("class_counts")) for record in records}
-    split, _, name = metric.partition("/")
-    data = records[0].data
-    if len(counts) != 1:
+    """Chance and majority class, mean over runs, where all have the same classes and the metric such a value."""
+    if len({str(record.data.get("class_names")) for record in records}) != 1:
         return {}
+    found = [_references_of(record.data, metric, task) for record in records]
+    return {name: sum(values[name] for values in found) / len(found) for name in found[0]}
+
+
+def _references_of(data: dict[str, Any], metric: str, task: str) -> dict[str, float]:
+    split, _, name = metric.partition("/")
     of_split, of_train = data["class_counts"][split], data["class_counts"]["train"]
     classes = len(of_split)
     if task == "multilabel":

@@ -67,6 +67,8 @@ def _check_budget(config: Config) -> None:
         raise ConfigError("trainer.max_epochs and trainer.max_steps are both set; choose one.")
     if trainer.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", trainer.max_time):
         raise ConfigError(f"trainer.max_time={trainer.max_time}: must be DD:HH:MM:SS, such as 00:01:30:00.")
+    if trainer.max_time is not None and not trainer.max_time.strip("0:"):
+        raise ConfigError(f"trainer.max_time={trainer.max_time}: must be above zero.")
 
 
 def _check_schedule(config: Config) -> None:
@@ -112,6 +114,8 @@ def _check_data(config: Config) -> None:
         values = getattr(data, key)
         if values is not None and len(values) not in (1, data.channels):
             raise ConfigError(f"data.{key}={values}: must be one number, or one per channel ({data.channels}).")
+    if data.interpolation == "lanczos" and data.channels not in (1, 3, 4):
+        raise ConfigError(f"data.interpolation=lanczos: is for 1, 3 or 4 channels, not {data.channels}.")
     weights = config.loss.class_weights
     if not (weights in ("none", "balanced") or isinstance(weights, list)):
         raise ConfigError(f"loss.class_weights={weights}: must be none, balanced or a list of numbers.")

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headstart.config.checks import check
-from headstart.config.paths import search_path
+from headstart.config.paths import default_output_dir, search_path
 from headstart.config.plain import from_plain, unknown_key
 from headstart.config.schema.root import GROUPS, Config, metadata_of
 from headstart.errors import ConfigError, did_you_mean, nearest
@@ -74,7 +74,10 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         top = key.split(".")[0].split("@")[0]
         if override.is_delete():
             raise ConfigError(f"{text!r}: a key cannot be removed; set it to null or to another value.")
-        if top not in (*metadata_of(Config), *_CHOOSERS, "hydra"):
+        if top in ("sweep", "hydra"):
+            instead = "say key=a,b with -m" if top == "sweep" else "output_dir says where results go"
+            raise ConfigError(f"{key}: belongs in an experiment file; here {instead}.")
+        if top not in (*metadata_of(Config), *_CHOOSERS):
             raise ConfigError(unknown_key(top, [*metadata_of(Config), *_CHOOSERS]))
         override.input_line, override.config_loader = text, loader
         parsed.append(override)
@@ -93,6 +96,9 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
         return hydra_compose("config", overrides=texts, return_hydra_config=True)
     except MissingConfigException as error:
         raise ConfigError(_missing_option(error)) from error
+    except ValueError as error:
+        chosen = [text for text in texts if text.partition("=")[0] in _CHOOSERS]
+        raise ConfigError(f"{' '.join(chosen)}: a group is one of its choices by name.") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
     except yaml.YAMLError as error:
@@ -117,6 +123,7 @@ def checked(node: DictConfig) -> Config:
         raise ConfigError(explain(error)) from error
     assert isinstance(plain, dict)
     config = from_plain({str(key): value for key, value in plain.items()})
+    config.output_dir = config.output_dir or str(default_output_dir())
     check(config)
     return config
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
+from headstart.config.schema.root import Config
 from headstart.errors import ConfigError
 
 
@@ -49,3 +50,8 @@ def cache_dir() -> Path:
 def default_output_dir() -> Path:
     """Where runs and sweeps lie unless a config says otherwise; $HEADSTART_OUTPUTS, else ./outputs."""
     return Path(os.environ.get("HEADSTART_OUTPUTS") or "./outputs").expanduser()
+
+
+def output_dir_of(config: Config) -> Path:
+    """Where a config's runs and sweeps lie."""
+    return Path(config.output_dir).expanduser() if config.output_dir else default_output_dir()

@@ -40,6 +40,8 @@ class RowExamples:
     def content(self, index: int) -> bytes:
         """The encoded file, or the raw array with its shape."""
         cell = self._cell(index)
+        if cell is None:
+            raise ValueError("there is no image in this row")
         if self.encoded:
             return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"]).read_bytes()
         array = _array(cell)
@@ -155,6 +157,11 @@ def _classes(feature: Any, values: list[Any], column: str) -> tuple[list[Any], T
     flat = [v for value in values for v in (value or [])] if several else values
     if any(v is None for v in flat):
         raise DataError(f"data.label_column={column}: has rows without a label.")
+    if several and set(flat) <= {0, 1} and len({len(value or []) for value in values}) == 1 and len(values[0]) > 2:
+        raise DataError(
+            f"data.label_column={column}: holds 0 and 1 for every class; it must hold a list of the classes that "
+            "are there, such as [2, 5]."
+        )
     return sorted(set(flat)), task
 
 

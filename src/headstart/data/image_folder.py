@@ -92,6 +92,14 @@ def _examples(root: Path, folder: Path, names: list[str]) -> FileExamples:
     return FileExamples(root, paths, targets)
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _images(folder: Path) -> Iterator[Path]:
     seen: set[str] = set()
     for here, below, files in os.walk(folder, followlinks=True):
@@ -100,6 +108,10 @@ def _images(folder: Path) -> Iterator[Path]:
             below.clear()
             continue
         seen.add(real)
+        for name in files:
+            if not _is_text(name):
+                shown = os.path.join(here, name).encode("utf-8", "replace").decode()  # noqa: PTH118
+                raise DataError(f"{shown}: its name is not UTF-8; rename it.")
         yield from (
             Path(here, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import torch
@@ -14,14 +15,19 @@ from headstart.errors import DataError
 MAX_PIXELS = 178_956_970
 """Above this an image is taken for a decompression bomb; twice the limit at which Pillow warns."""
 
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""What is decoded; a file's content decides, and some of Pillow's other formats start programs."""
+
 BAD_IMAGE = (
     OSError,
     ValueError,
     SyntaxError,
     EOFError,
-    Image.DecompressionBombError,
+    LookupError,
+    RuntimeError,
     MemoryError,
-    IndexError,
+    struct.error,
+    Image.DecompressionBombError,
 )
 """What decoding a broken image raises."""
 
@@ -30,7 +36,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 def open_picture(data: bytes) -> Image.Image:
     """Decode an image file's bytes; raises one of `BAD_IMAGE`."""
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels are too many")
     image.load()
@@ -39,7 +45,7 @@ def open_picture(data: bytes) -> Image.Image:
 
 def check_picture(data: bytes) -> None:
     """Raise what `open_picture` would, decoding a JPEG at an eighth of its size: its data is read all the same."""
-    image = Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels are too many")
     if image.format == "JPEG":
@@ -69,7 +75,17 @@ def as_channels(picture: Picture, channels: int) -> Image.Image | torch.Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey levels of 16 and more bits, scaled: Pillow's own conversion would clip them to white."""
+    """Grey levels of other depths, scaled: Pillow's own conversion would clip them to white.
+
+    16 bits are scaled by their full range. Whole numbers of 32 bits count as 8 bits where none is above 255,
+    else as 16; fractions as shares of white where none is above 1, else as 8 bits.
+    """
     levels = np.asarray(image).astype(np.float64)
-    top = 65535.0 if image.mode.startswith("I") and levels.max(initial=0) > 255 else max(levels.max(initial=0), 1.0)
+    highest = levels.max(initial=0)
+    if image.mode.startswith("I;16"):
+        top = 65535.0
+    elif image.mode == "F":
+        top = 1.0 if highest <= 1 else 255.0
+    else:
+        top = 255.0 if highest <= 255 else 65535.0
     return Image.fromarray(np.rint(np.clip(levels / top, 0, 1) * 255).astype(np.uint8))

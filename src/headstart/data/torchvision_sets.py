@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from PIL import Image
 from headstart.data.source import Examples, Source
 from headstart.errors import DataError, did_you_mean
 
-_SPLITS = {"train": ("train", "trainval"), "val": ("val", "valid"), "test": ("test",)}
+_SPLITS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "valid"), "test": ("test",)}
 _TARGETS = ("targets", "_labels", "labels", "y")
-_NOT_A_SET = {"VisionDataset", "ImageFolder", "DatasetFolder", "FakeData"}
+_NOT_A_SET = {"VisionDataset", "ImageFolder", "DatasetFolder", "FakeData", "LSUN", "LSUNClass"}
+"""Bases and fakes; LSUN unpickles what it finds beside the images."""
 
 
 class SetExamples:
@@ -54,7 +56,7 @@ def available() -> list[str]:
     )
 
 
-def torchvision_set(name: str, *, path: str, download: bool) -> Source:
+def torchvision_set(name: str, *, path: str, download: bool, options: Mapping[str, Any]) -> Source:
     """Open a set.
 
     Raises DataError where torchvision has none of that name, its files are not there, or it is not for
@@ -66,11 +68,13 @@ def torchvision_set(name: str, *, path: str, download: bool) -> Source:
         hint = did_you_mean(name, available()) or " `headstart list data` shows them."
         raise DataError(f"data.name={name}: torchvision has no such set.{hint}")
     cls = getattr(datasets, name)
-    options = inspect.signature(cls.__init__).parameters
+    parameters = inspect.signature(cls.__init__).parameters
     splits: dict[str, Examples] = {}
     names: tuple[str, ...] = ()
-    for split, arguments in _arguments(options).items():
-        dataset = _open(cls, arguments, name=name, path=path, download=download, options=options)
+    for split, arguments in _arguments(cls, parameters).items():
+        dataset = _open(
+            cls, arguments, name=name, path=path, download=download, parameters=parameters, options=options
+        )
         if dataset is not None:
             splits[split] = SetExamples(dataset, split, name)
             names = names or _class_names(dataset)
@@ -80,22 +84,36 @@ def torchvision_set(name: str, *, path: str, download: bool) -> Source:
     return Source(names if len(names) >= count else tuple(map(str, range(count))), "multiclass", splits)
 
 
-def _arguments(options: Any) -> dict[str, list[dict[str, Any]]]:
+def _arguments(cls: type, options: Any) -> dict[str, list[dict[str, Any]]]:
     """Our split -> ways to ask for it, the first that the set knows."""
-    if "train" in options:
+    from torchvision import datasets
+
+    if "train" in options or issubclass(cls, datasets.MNIST):
         return {"train": [{"train": True}], "test": [{"train": False}]}
     if "split" in options:
         return {ours: [{"split": theirs} for theirs in names] for ours, names in _SPLITS.items()}
     return {"train": [{}]}
 
 
-def _open(cls: type, ways: list[dict[str, Any]], *, name: str, path: str, download: bool, options: Any) -> Any:
-    extra: dict[str, Any] = {"download": download} if "download" in options else {}
+def _open(
+    cls: type,
+    ways: list[dict[str, Any]],
+    *,
+    name: str,
+    path: str,
+    download: bool,
+    parameters: Any,
+    options: Mapping[str, Any],
+) -> Any:
+    takes = "download" in parameters or "kwargs" in parameters
+    extra: dict[str, Any] = {**options, **({"download": download} if takes else {})}
     for way in ways:
         try:
             return cls(Path(path).expanduser(), **way, **extra)
-        except (ValueError, KeyError, AssertionError):  # torchvision's ways to say that it has no such split
-            continue
+        except ValueError as error:
+            if "Unknown value" in str(error):  # torchvision's way to say that it has no such split
+                continue
+            raise DataError(f"data.name={name}: cannot be opened ({str(error).splitlines()[0][:200]}).") from error
         except (RuntimeError, OSError) as error:
             how = "" if download else "; data.download=true fetches it, where torchvision can"
             reason = str(error).strip().splitlines()[0]

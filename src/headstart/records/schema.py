@@ -10,6 +10,8 @@ from headstart.errors import RecordError
 
 SCHEMA_VERSION = 1
 
+_GROUPS = ("backbone", "weights", "strategy", "head", "data", "trainer")
+
 STATUSES = ("running", "completed", "failed", "interrupted", "pruned")
 
 
@@ -77,4 +79,7 @@ class RunRecord:
         for name in ("config", "seconds", "metrics", "best", "parameters", "weights", "data"):
             if not isinstance(value.get(name, {}), dict):
                 raise RecordError(f"has a {name} that is no mapping")
+        lacking = [group for group in _GROUPS if not isinstance(value["config"].get(group), dict)]
+        if lacking:
+            raise RecordError(f"has a config without {', '.join(lacking)}")
         return cls(**{name: item for name, item in value.items() if name in fields})

@@ -76,14 +76,14 @@ def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jo
             seen.add(identity)
             jobs.append(Job(texts, varied, config))
     if errors:
-        raise ConfigError(_listed(errors, of=len(asked)))
+        raise ConfigError(listed(errors, of=len(asked)))
     if not jobs:
         raise ConfigError("the sweep has no jobs: an axis is empty.")
     names = "-".join(value for _, value in chosen if value != "null")
     return Jobs(name=names or "sweep", jobs=tuple(jobs), duplicates=duplicates)
 
 
-def _listed(errors: Sequence[str], *, of: int) -> str:
+def listed(errors: Sequence[str], *, of: int) -> str:
     """Every wrong job, or the first few of many."""
     if len(errors) == 1 and of == 1:
         return errors[0].removeprefix("the job: ")
@@ -160,7 +160,7 @@ def _text(value: Any) -> str:
 
 
 def _plain_word(value: str) -> bool:
-    return bool(value) and all(c.isalnum() or c in "_-./" for c in value)
+    return value.isascii() and bool(value) and all(c.isalnum() or c in "_-./" for c in value)
 
 
 def describe_varied(jobs: Iterable[Job]) -> list[str]:

@@ -14,11 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from headstart.config.paths import output_dir_of
 from headstart.config.plain import from_plain, to_plain
 from headstart.errors import HeadstartError, RecordError
 from headstart.records.atomic import write_json
 from headstart.records.store import SWEEP, new_sweep_folder, now, read_record, write_record
 from headstart.sweep.expand import Job, Jobs
+from headstart.sweep.preflight import check_jobs
 
 SCHEMA_VERSION = 1
 
@@ -35,12 +37,16 @@ class Outcome:
 
 
 def run_jobs(jobs: Jobs, *, command: Sequence[str], say: Callable[[str], None]) -> tuple[Path, list[Outcome]]:
-    """Run all jobs; one that fails does not touch the others.
+    """Check all jobs, then run them; one that fails does not touch the others.
 
-    Returns the sweep's folder and an outcome per job. Raises KeyboardInterrupt where it was stopped; the run
-    that was under way is then marked as interrupted.
+    Returns the sweep's folder and an outcome per job. Raises ConfigError where a job could not start, and
+    KeyboardInterrupt where it was stopped; the run that was under way is then marked as interrupted.
     """
-    output_dir = Path(jobs.jobs[0].config.output_dir).expanduser()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["headstart.experiment"])
+    say("checking the jobs ...")
+    check_jobs(jobs.jobs, context)
+    output_dir = output_dir_of(jobs.jobs[0].config)
     folder = new_sweep_folder(output_dir, name=jobs.name)
     outcomes = [Outcome(list(job.overrides), " ".join(job.varied)) for job in jobs.jobs]
     started = now()
@@ -56,8 +62,6 @@ def run_jobs(jobs: Jobs, *, command: Sequence[str], say: Callable[[str], None]) 
         }
         write_json(folder / SWEEP, value)
 
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["headstart.experiment"])
     write()
     before = signal.signal(signal.SIGTERM, _stop)
     try:
@@ -93,7 +97,7 @@ def _run_apart(job: Job, outcome: Outcome, context: Any, *, command: Sequence[st
     )
     process.start()
     theirs.close()
-    output_dir = Path(job.config.output_dir).expanduser()
+    output_dir = output_dir_of(job.config)
     try:
         while True:
             try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 
 from headstart.config.checks import LOWER_IS_BETTER
+from headstart.errors import RecordError
 from headstart.records.atomic import write_with
 from headstart.training.history import epoch_of
 from headstart.training.module import TransferModule
@@ -62,6 +65,25 @@ class BestWeights(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up again."""
         self.best = dict(state_dict)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, whole or not at all: its own way copies over the old one across file systems."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write to a file beside `path`, then rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_with(target, lambda temporary: torch.save(checkpoint, temporary))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a resume needs, as plain tensors; raises RecordError where the file is damaged."""
+    try:
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return found
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise RecordError(f"{path}: is damaged; remove it to begin the run again from its start.") from error
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:

@@ -16,14 +16,17 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from headstart.data.datamodule import ImageDataModule
+from headstart.errors import RunFailed
 from headstart.training.checkpoints import (
     BEST,
     FOLDER,
     LAST,
     RESUME,
     BestWeights,
+    WholeCheckpoints,
     load_weights,
     lower_is_better,
+    read_checkpoint,
     save_weights,
 )
 from headstart.training.history import History
@@ -129,17 +132,29 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            plugins=[LightningEnvironment()],  # or Lightning takes charge of a SLURM job's signals
+            # or Lightning takes charge of a SLURM job's signals
+            plugins=[LightningEnvironment(), WholeCheckpoints()],
         )
+        data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
         began = time.monotonic()
         checkpoint = folder / FOLDER / RESUME
-        resume_from = str(checkpoint) if resume and checkpoint.is_file() else None
-        data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        module.stop_if_diverged()
-        if history.last_step < trainer.global_step:  # stopped inside an epoch
-            trainer.validate(module, datamodule=data, verbose=False)
-        fit_seconds = time.monotonic() - began
+        state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
+        if state:
+            history.restore(int(state["global_step"]))
+        if state and _has_ended(state, budget):  # Lightning would train on, or fail, from its own last step
+            module.load_state_dict(state["state_dict"])
+            best.load_state_dict(_state_of(state, BestWeights))
+            steps, early = int(state["global_step"]), bool(_state_of(state, EarlyStopping).get("stopped_epoch"))
+        else:
+            trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if state else None, weights_only=True)
+            module.stop_if_diverged()
+            steps = trainer.global_step
+            early = any(isinstance(c, EarlyStopping) and c.stopped_epoch for c in callbacks)
+            if not steps:
+                raise RunFailed("trainer.max_time ended before the first step; allow more time.")
+            if history.last_step < steps:  # stopped inside an epoch
+                trainer.validate(module, datamodule=data, verbose=False)
+        fit_seconds = history.seconds_before + time.monotonic() - began
 
         began = time.monotonic()
         save_weights(folder / FOLDER / LAST, module.model)
@@ -148,17 +163,17 @@ def fit(
         trainer.test(module, datamodule=data, verbose=False)
         test_seconds = time.monotonic() - began
 
-    chosen = best.best if tested == "best" else {**_row(history, history.last_step, monitor)}
-    row = next(row for row in history.rows if row["step"] == chosen["step"])
+    tested_step = best.best["step"] if tested == "best" else history.last_step
+    row = next(row for row in history.rows if row["step"] == tested_step)
     metrics = {key: value for key, value in row.items() if key.startswith("val/")} | module.values
     return Fitted(
         metrics=metrics,
-        best=chosen,
+        best=best.best,
         scores=module.scores,
         targets=module.targets,
         epochs=int(history.rows[-1]["epoch"]),
-        steps=trainer.global_step,
-        stopped_by=_stopped_by(trainer, budget, callbacks),
+        steps=steps,
+        stopped_by="budget" if steps >= budget.total_steps else "early_stopping" if early else "max_time",
         fit_seconds=fit_seconds,
         test_seconds=test_seconds,
     )
@@ -169,13 +184,13 @@ def finish_checkpoints(folder: Path) -> None:
     (folder / FOLDER / RESUME).unlink(missing_ok=True)
 
 
-def _row(history: History, step: int, monitor: str) -> dict[str, Any]:
-    row = next(row for row in history.rows if row["step"] == step)
-    return {"epoch": row["epoch"], "step": step, "monitor": monitor, "value": row[monitor]}
+def _has_ended(state: dict[str, Any], budget: Budget) -> bool:
+    """Whether a checkpoint is that of a training that was over: only the test was still to come."""
+    stopped = _state_of(state, EarlyStopping).get("stopped_epoch")
+    return int(state["global_step"]) >= budget.total_steps or bool(stopped)
 
 
-def _stopped_by(trainer: pl.Trainer, budget: Budget, callbacks: Sequence[pl.Callback]) -> str:
-    if trainer.global_step >= budget.total_steps:
-        return "budget"
-    early = next((c for c in callbacks if isinstance(c, EarlyStopping)), None)
-    return "early_stopping" if early is not None and early.stopped_epoch else "max_time"
+def _state_of(state: dict[str, Any], callback: type[pl.Callback]) -> dict[str, Any]:
+    """What a callback left in a checkpoint; its key there is the class's name and perhaps arguments."""
+    found = (value for key, value in state["callbacks"].items() if key.startswith(callback.__qualname__))
+    return next(found, {})

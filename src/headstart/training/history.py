@@ -30,7 +30,16 @@ class History(pl.Callback):
         self.loggers = loggers
         self.every_n_steps = every_n_steps
         self.rows: list[dict[str, Any]] = []
+        self.seconds_before = 0.0
+        """How long training had gone on before a resume."""
         self._began = time.monotonic()
+
+    def restore(self, step: int) -> None:
+        """Read back what an interrupted run had written up to the step of its checkpoint."""
+        if self.path.is_file():
+            self.rows = [row for row in read_rows(self.path) if row["step"] <= step]
+        if self.rows:
+            self.seconds_before = float(self.rows[-1]["seconds"])
 
     @property
     def last_step(self) -> int:
@@ -38,22 +47,17 @@ class History(pl.Callback):
         return int(self.rows[-1]["step"]) if self.rows else 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock; after a resume keep the rows that the checkpoint knows of."""
-        self._began = time.monotonic()
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read back what an interrupted run had written before its checkpoint."""
-        if trainer.global_step and self.path.is_file():
-            self.rows = [row for row in read_rows(self.path) if row["step"] <= trainer.global_step]
-            if self.rows:
-                self._began -= float(self.rows[-1]["seconds"])
+        """Start the clock, where the part before a resume left it."""
+        self._began = time.monotonic() - self.seconds_before
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Hand a single step to the loggers, now and then: reading the loss waits for the device."""
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            row = {"step": trainer.global_step, "train/step_loss": float(outputs["loss"])}
+            assert isinstance(pl_module, TransferModule)
+            row: dict[str, Any] = {"step": trainer.global_step, "train/step_loss": float(outputs["loss"])}
+            row |= {f"lr/{group}": rate for group, rate in pl_module.rates.items()}
             for logger in self.loggers:
                 logger.step(row)
 

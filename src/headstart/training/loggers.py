@@ -197,7 +197,10 @@ class WandbLogger:
             )
 
         mode = wandb_mode(config.mode)
-        if mode == "online" and not reachable(base_url()):  # W&B itself would try for minutes
+        if mode == "online" and not wandb_key_configured():  # W&B itself would ask for one
+            print("W&B has no key (wandb login); this run is logged offline.", file=sys.stderr, flush=True)
+            mode = "offline"
+        elif mode == "online" and not reachable(base_url()):  # W&B itself would try for minutes
             print(f"W&B ({base_url()}) is out of reach; this run is logged offline.", file=sys.stderr, flush=True)
             mode = "offline"
         try:

@@ -44,7 +44,7 @@ class DataConfig:
         None,
         "Validation examples: a count, or a share below 1 of where they are taken from.",
         above=0,
-        auto="the source's own validation split, else 0.1 of its training split",
+        auto="the source's own validation split, else 0.1 of what the test leaves of training",
     )
     test_size: Any = option(
         None,
@@ -102,6 +102,7 @@ class TorchvisionConfig(DataConfig):
     name: str = required("Class name in torchvision.datasets, such as CIFAR10; `headstart list data`.")
     path: str = option("./data", "Folder that holds the set, or will.")
     download: bool = option(False, "Fetch it if it is not there.")
+    options: Any = option({}, "What else the set is asked for by, such as {split: letters} of EMNIST.")
 
 
 OPTIONS = {

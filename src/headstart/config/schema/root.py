@@ -45,8 +45,8 @@ class Config:
     trainer: trainer.TrainerConfig = MISSING
     logger: logger.LoggerConfig = MISSING
     seed: int = option(0, "Initial weights, order, augmentation and dropout are drawn from it.", least=0)
-    output_dir: str = option(
-        "${oc.env:HEADSTART_OUTPUTS,./outputs}", "Where runs and sweeps are written; $HEADSTART_OUTPUTS."
+    output_dir: str | None = option(
+        None, "Where runs and sweeps are written.", auto="$HEADSTART_OUTPUTS, else ./outputs"
     )
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
