@@ -158,7 +158,7 @@ def test_the_tested_checkpoint_is_the_one_that_validation_chose(run_tiny: RunTin
         "epoch": lowest["epoch"], "step": lowest["step"], "monitor": "val/log_loss", "value": lowest["val/log_loss"],
     }  # fmt: skip
     assert best.metrics["val/log_loss"] == lowest["val/log_loss"]
-    _, last = run_tiny(*options, "trainer.checkpoint=last")
+    _, last = run_tiny(*options, "trainer.monitor=val/log_loss", "trainer.checkpoint=last")
     assert last.best == best.best
     assert last.predictions_sha256 != best.predictions_sha256
     kept = {name: load_file(folder / "checkpoints" / f"{name}.safetensors") for name in ("best", "last")}

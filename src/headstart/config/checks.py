@@ -108,6 +108,9 @@ def _check_data(config: Config) -> None:
             raise ConfigError(f"data.{key}={value}: must be a count, or a share below 1.")
         if isinstance(value, float) and value >= 1:
             raise ConfigError(f"data.{key}={value}: a share must be below 1; write a count without a point.")
+    options = getattr(data, "options", None)
+    if options is not None and not isinstance(options, dict):
+        raise ConfigError(f"data.options={options}: must be keys with values, such as {{split: letters}}.")
     if data.shots is not None and data.train_size is not None:
         raise ConfigError("data.shots and data.train_size are both set; choose one.")
     for key in ("mean", "std"):

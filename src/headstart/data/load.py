@@ -42,7 +42,7 @@ def open_source(data: DataConfig) -> Source:
         case TorchvisionConfig():
             from headstart.data.torchvision_sets import torchvision_set
 
-            return torchvision_set(data.name, path=data.path, download=data.download, options=data.options)
+            return torchvision_set(data.name, path=data.path, download=data.download, options=data.options or {})
         case DigitsConfig():
             from headstart.data.digits import digits
 

@@ -15,7 +15,7 @@ from headstart.errors import DataError
 MAX_PIXELS = 178_956_970
 """Above this an image is taken for a decompression bomb; twice the limit at which Pillow warns."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is decoded; a file's content decides, and some of Pillow's other formats start programs."""
 
 BAD_IMAGE = (

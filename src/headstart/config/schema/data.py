@@ -102,7 +102,9 @@ class TorchvisionConfig(DataConfig):
     name: str = required("Class name in torchvision.datasets, such as CIFAR10; `headstart list data`.")
     path: str = option("./data", "Folder that holds the set, or will.")
     download: bool = option(False, "Fetch it if it is not there.")
-    options: Any = option({}, "What else the set is asked for by, such as {split: letters} of EMNIST.")
+    options: Any = option(
+        None, "What else the set is asked for by, such as {split: letters} of EMNIST.", auto="nothing else"
+    )
 
 
 OPTIONS = {
