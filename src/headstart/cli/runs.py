@@ -7,6 +7,9 @@ import json
 import sys
 from pathlib import Path
 
+WIDTH = 130
+"""Columns that the list needs."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to look."""
@@ -25,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         from headstart.compare.listing import table
 
-        Console().print(table(runs))
+        # a name that is cut cannot be copied: rather let a narrow terminal wrap
+        Console(width=max(Console().width, WIDTH)).print(table(runs))
     else:
         from headstart.compare.listing import rows_of
 

@@ -50,14 +50,14 @@ def rows_of(runs: Runs) -> list[dict[str, Any]]:
 
 
 def table(runs: Runs) -> Table:
-    """The list for a terminal."""
+    """The list for a terminal; a run's name says its backbone, weights, strategy, data and seed."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    names = ("run", "status", "weights", "strategy", "seed", "value", "seconds")
+    names = ("run", "status", "value", "seconds")
     for name in names:
         grid.add_column(
             "test metric" if name == "value" else name,
-            justify="right" if name in ("seed", "value", "seconds") else "left",
-            overflow="fold",
+            justify="right" if name in ("value", "seconds") else "left",
+            no_wrap=True,
         )
     for row in rows_of(runs):
         shown = {**row, "value": _number(row["value"], 4), "seconds": _number(row["seconds"], 1)}
