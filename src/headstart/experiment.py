@@ -115,7 +115,7 @@ def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float,
             raise KeyboardInterrupt from error
         raise
     finally:
-        gc.collect()
+        gc.collect()  # Lightning leaves cycles that hold the model; a notebook runs many
     finish_checkpoints(folder)
     if logger:
         summary = {**record.metrics, **{f"parameters/{k}": v for k, v in record.parameters.items()}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
@@ -170,9 +169,3 @@ def _require_known_experiment_form(overrides: Sequence[str]) -> None:
     for text in overrides:
         if re.fullmatch(r"\+?experiment=\[.*\]", text):
             raise ConfigError(f"{text}: several experiments are written experiment=a,b, with -m.")
-
-
-def group_options(group: str) -> list[str]:
-    """Names that `group=` takes, inside `configs()`."""
-    names: list[Any] = GlobalHydra.instance().config_loader().get_group_options(group)
-    return sorted(str(name) for name in names)
