@@ -29,6 +29,7 @@ ROWS = (
     {"models", "data"},
     {"records"},
     {"config"},
+    {"plugins"},
     {"facts", "errors", "seeds", "network", "progress"},
 )
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}

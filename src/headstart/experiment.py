@@ -138,6 +138,7 @@ def _fit(prepared: Prepared, folder: Path, logger: RunLogger | None, *, resume: 
         factor=prepared.factor,
         task=prepared.facts.task,
         seed=config.seed,
+        penalties=prepared.penalties,
     )
     return fit(
         module,

@@ -49,15 +49,36 @@ class DataFacts:
         return len(self.class_names)
 
 
+ParameterKind = Literal["weight", "bias", "norm_weight", "norm_bias", "added"]
+"""What a parameter is: a kernel, matrix or embedding; a bias; scale or shift of a normalisation; or something
+that a strategy put into the backbone (LoRA's factors, an adapter, a prompt)."""
+
+
 @dataclass(frozen=True)
-class LayerGroup:
-    """One step of a backbone from the input up: the names of what lives in it."""
+class LayerParameter:
+    """One parameter tensor of a model; `size` counts its numbers."""
 
     name: str
-    parameters: tuple[str, ...]
-    buffers: tuple[str, ...]
     size: int
-    """How many numbers its parameters hold."""
+    kind: ParameterKind = "weight"
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """One step of a backbone from the input up: what lives in it."""
+
+    name: str
+    parameters: tuple[LayerParameter, ...]
+    buffers: tuple[str, ...]
+    batch_norms: int = 0
+    """How many batch normalisations it has."""
+    added_modules: tuple[str, ...] = ()
+    """Modules that a strategy put into it."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers its parameters hold."""
+        return sum(parameter.size for parameter in self.parameters)
 
 
 @dataclass(frozen=True)
@@ -83,4 +104,5 @@ class LayerMap:
 
     def group_of(self) -> dict[str, str]:
         """Map from each parameter's and buffer's name to the name of its group."""
-        return {name: group.name for group in self.groups for name in (*group.parameters, *group.buffers)}
+        found = {p.name: group.name for group in self.groups for p in group.parameters}
+        return found | {name: group.name for group in self.groups for name in group.buffers}

@@ -52,6 +52,7 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
         started=now(),
         config=to_plain(config),
         parameters={"total": total, "trainable": trainable, "frozen": total - trainable},
+        plan=prepared.plan.to_plain(),
         weights={
             "source": config.weights.source,
             "origin": weights.origin if weights else None,

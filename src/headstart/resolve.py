@@ -42,8 +42,12 @@ def resolve(config: Config) -> Config:
         precision=resolve_precision(config.trainer.precision, accelerator=accelerator),
         threads=config.trainer.threads or usable_cores(),
     )
+    restart = config.schedule.restart
+    if restart == "auto":
+        restart = "phase" if config.strategy.name == "lp_ft" else "run"
     return replace(
         config,
+        schedule=replace(config.schedule, restart=restart),
         backbone=replace(config.backbone, name=name),
         weights=weights,
         trainer=trainer,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from headstart.config.plain import read_config
+from headstart.config.schema.strategy import STANDING
 from headstart.data.pictures import as_channels
 from headstart.data.source import Picture
 from headstart.data.transforms import Geometry, Normalize, evaluation
@@ -16,6 +17,7 @@ from headstart.errors import RecordError
 from headstart.models.classifier import Classifier, build_classifier
 from headstart.records.store import CONFIG, read_record
 from headstart.resolve import spec_of
+from headstart.strategies.additions import attach
 from headstart.training.checkpoints import BEST, FOLDER, LAST, load_weights
 
 
@@ -40,7 +42,7 @@ def load_run(folder: Path) -> tuple[Classifier, Callable[[Any], torch.Tensor]]:
     if not path.is_file():
         raise RecordError(f"{folder}: this run ({record.status}) kept no weights ({path.name}).")
     spec = spec_of(config)
-    model = build_classifier(
+    built = build_classifier(
         name=config.backbone.name,
         library=config.backbone.library,
         head=config.head,
@@ -49,7 +51,10 @@ def load_run(folder: Path) -> tuple[Classifier, Callable[[Any], torch.Tensor]]:
         size=spec.size,
         weights=None,
         seed=config.seed,
-    ).model
+    )
+    model = built.model
+    if config.strategy.name in STANDING:
+        attach(config.strategy, model, built.layers, seed=config.seed)
     load_weights(path, model)
     model.eval()
     return model, Transform(evaluation(spec), Normalize(spec.mean, spec.std), config.data.channels)

@@ -16,6 +16,8 @@ from tests.conftest import TINY, RunTiny
 from headstart.cli import COMMANDS, main
 from headstart.cli.completion import candidates
 from headstart.cli.options import all_keys
+from headstart.config.schema.regularizer import OPTIONS as REGULARIZERS
+from headstart.config.schema.strategy import OPTIONS as STRATEGIES
 
 Captured = pytest.CaptureFixture[str]
 
@@ -45,7 +47,7 @@ def test_train_help_has_every_group_option_meaning_and_default(capsys: Captured)
         assert key in shown
         assert " ".join(field.metadata["help"].split())[:40] in shown
     for choice in (
-        "strategy=full | last_k | linear_probe",
+        "strategy=adapter | auto_rgn | bitfit | first_k | freeze_first_k | full |",
         "experiment=multilabel | quickstart | resnet50_article",
     ):
         assert choice in shown
@@ -103,7 +105,7 @@ def test_a_diverged_run_ends_with_status_3(capsys: Captured) -> None:
 
 def test_cfg_shows_what_would_run(capsys: Captured) -> None:
     assert main(["train", "strategy=last_k", "--cfg", "job"]) == 0
-    assert "name: last_k\n  k: 1" in capsys.readouterr().out
+    assert "  k: 1\n" in capsys.readouterr().out
     assert main(["train", "-m", "seed=0,1", "--cfg", "job"]) == 0
     assert capsys.readouterr().out.splitlines() == ["seed=0", "seed=1"]
 
@@ -132,7 +134,7 @@ def test_list(capsys: Captured) -> None:
     assert "backbone.name=resnet50" in shown
     main(["list", "strategies"])
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        "strategy=full", "strategy=linear_probe", "strategy=last_k",
+        *(f"strategy={name}" for name in STRATEGIES), *(f"regularizer=[{name}]" for name in REGULARIZERS),
     ]  # fmt: skip
     main(["list", "data", "*CIFAR*"])
     assert "data.name=CIFAR10 " in capsys.readouterr().out
@@ -193,7 +195,10 @@ def test_clean_says_first_and_keeps_what_counts(
         ("headstart tr", ["train"]),
         ("headstart list w", ["weights"]),
         ("headstart train strat", ["strategy=", "strategy."]),
-        ("headstart train strategy=l", ["strategy=linear_probe", "strategy=last_k"]),
+        (
+            "headstart train strategy=l",
+            ["strategy=linear_probe", "strategy=last_k", "strategy=lora", "strategy=lp_ft"],
+        ),
         ("headstart train -m strategy=full,la", ["strategy=full,last_k"]),
         ("headstart train backbone=resnet", ["backbone=resnet18", "backbone=resnet50"]),
         ("headstart train optimizer.l", ["optimizer.lr="]),

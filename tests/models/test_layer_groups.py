@@ -53,12 +53,14 @@ def build(name: str, size: int, *, library: str = "timm", classes: int = 7, head
 def check_map(built: Built) -> None:
     parameters = dict(built.model.named_parameters())
     buffers = dict(built.model.named_buffers())
-    listed = [name for group in built.layers.groups for name in (*group.parameters, *group.buffers)]
+    listed = [
+        name for group in built.layers.groups for name in (*(p.name for p in group.parameters), *group.buffers)
+    ]
     assert len(listed) == len(set(listed))
     assert set(listed) == set(parameters) | set(buffers)
     head = built.layers.groups[-1]
     assert head.name == "head"
-    assert set(head.parameters) == {name for name in parameters if name.startswith("head.")}
+    assert {p.name for p in head.parameters} == {name for name in parameters if name.startswith("head.")}
     assert sum(group.size for group in built.layers.groups) == sum(p.numel() for p in parameters.values())
 
 

@@ -6,15 +6,16 @@ import pytest
 
 from headstart.config.schema.strategy import OPTIONS, FullConfig, LastKConfig, LinearProbeConfig
 from headstart.errors import ConfigError
-from headstart.facts import LayerGroup, LayerMap
-from headstart.strategies import Phase, TrainingPlan, build_plan
+from headstart.facts import LayerGroup, LayerMap, LayerParameter
+from headstart.strategies import Phase, Timing, TrainingPlan, build_plan
 from headstart.strategies.build import STRATEGIES
 
+TIMING = Timing(total_steps=100, steps_per_epoch=10)
 NAMES = ("stem", "block.0", "block.1", "neck", "head")
 
 
 def layers(problem: str = "") -> LayerMap:
-    groups = tuple(LayerGroup(name, (f"{name}.w",), (), 10**i) for i, name in enumerate(NAMES))
+    groups = tuple(LayerGroup(name, (LayerParameter(f"{name}.w", 10**i),), ()) for i, name in enumerate(NAMES))
     return LayerMap(groups, problem)
 
 
@@ -23,25 +24,25 @@ def test_the_registry_is_closed() -> None:
 
 
 def test_what_trains() -> None:
-    assert build_plan(FullConfig(), layers()).ever_trained == NAMES
-    assert build_plan(LinearProbeConfig(), layers()).ever_trained == ("head",)
-    assert build_plan(LastKConfig(k=1), layers()).ever_trained == ("neck", "head")
-    assert build_plan(LastKConfig(k=4), layers()).ever_trained == NAMES
+    assert build_plan(FullConfig(), layers(), TIMING).ever_trained == NAMES
+    assert build_plan(LinearProbeConfig(), layers(), TIMING).ever_trained == ("head",)
+    assert build_plan(LastKConfig(k=1), layers(), TIMING).ever_trained == ("neck", "head")
+    assert build_plan(LastKConfig(k=4), layers(), TIMING).ever_trained == NAMES
 
 
 def test_trainable_numbers_are_counted() -> None:
-    assert build_plan(LastKConfig(k=1), layers()).count_trainable(layers()) == 11_000
+    assert build_plan(LastKConfig(k=1), layers(), TIMING).count_trainable(layers()) == 11_000
 
 
 def test_a_k_beyond_the_backbone() -> None:
     with pytest.raises(ConfigError, match=r"strategy\.k=5: the backbone has 4 layer groups .stem \.\.\. neck."):
-        build_plan(LastKConfig(k=5), layers())
+        build_plan(LastKConfig(k=5), layers(), TIMING)
 
 
 def test_no_prefix_no_last_k() -> None:
-    with pytest.raises(ConfigError, match="strategy=last_k: no order; use full or linear_probe"):
-        build_plan(LastKConfig(k=1), layers("no order"))
-    assert build_plan(FullConfig(), layers("no order")).ever_trained == NAMES
+    with pytest.raises(ConfigError, match="strategy=last_k: no order; use full, linear_probe or groups"):
+        build_plan(LastKConfig(k=1), layers("no order"), TIMING)
+    assert build_plan(FullConfig(), layers("no order"), TIMING).ever_trained == NAMES
 
 
 def test_a_plan_is_asked_by_step() -> None:

@@ -80,7 +80,7 @@ def test_several_experiments_with_sweeps_inside_are_all_expanded(tmp_path: Path)
     ("overrides", "said"),
     [
         (["strategy=full,ful"], "strategy=ful: there is no such strategy. Did you mean 'full'?"),
-        (["optimizer.lr=0.1,-1"], "optimizer.lr=-1.0: must be above 0."),
+        (["optimizer.lr=0.1,-1"], "optimizer.lr=-1.0: must be above 0; to freeze a part use strategy="),
         (["optimiser.lr=0.1,0.2"], "optimiser: there is no such key. Did you mean 'optimizer'?"),
         (["optimizer.lr=interval(0,1)"], "an interval has no end of values"),
         (["experiment=nothing"], "experiment=nothing: there is no such experiment"),
@@ -95,10 +95,11 @@ def test_wrong_jobs_are_said_before_any_runs(overrides: list[str], said: str) ->
 def test_every_wrong_job_is_listed() -> None:
     with pytest.raises(ConfigError) as caught:
         expand(["optimizer.lr=0.1,-1,-2", "seed=0"])
+    instead = "to freeze a part use strategy=linear_probe, last_k, groups or phases."
     assert str(caught.value).splitlines() == [
         "2 of 3 jobs cannot run:",
-        "optimizer.lr=-1: optimizer.lr=-1.0: must be above 0.",
-        "optimizer.lr=-2: optimizer.lr=-2.0: must be above 0.",
+        f"optimizer.lr=-1: optimizer.lr=-1.0: must be above 0; {instead}",
+        f"optimizer.lr=-2: optimizer.lr=-2.0: must be above 0; {instead}",
     ]
 
 

@@ -12,7 +12,7 @@ from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.optimizer import AdamWConfig, SGDConfig
 from headstart.config.schema.strategy import FullConfig, LastKConfig, LinearProbeConfig, StrategyConfig
 from headstart.models.classifier import Built, build_classifier, full_name
-from headstart.strategies import build_plan
+from headstart.strategies import Timing, build_plan
 from headstart.training.module import TransferModule
 from headstart.training.schedules import constant
 
@@ -28,7 +28,7 @@ def module_of(
         if isinstance(child, torch.nn.Dropout):
             child.p = 0.5  # stochastic where it can be: it must not show while frozen
     module = TransferModule(
-        built.model, layers=built.layers, plan=build_plan(strategy, built.layers),
+        built.model, layers=built.layers, plan=build_plan(strategy, built.layers, Timing(10, 5)),
         loss=torch.nn.functional.cross_entropy, optimizer=optimizer or AdamWConfig(lr=0.1, weight_decay=0.1),
         factor=constant, task="multiclass", seed=0,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from headstart.config.schema.schedule import (
     StepConfig,
 )
 from headstart.errors import ConfigError
-from headstart.facts import LayerGroup, LayerMap
+from headstart.facts import LayerGroup, LayerMap, LayerParameter
 from headstart.strategies import Phase, TrainingPlan
 from headstart.training.optimizers import build_optimizer, build_scheduler, rates_of
 from headstart.training.schedules import build_factor
@@ -93,7 +93,12 @@ def test_what_does_not_fit_the_run(config: ScheduleConfig, said: str) -> None:
 def test_groups_keep_their_ratio_and_the_rate_is_really_used(name: str) -> None:
     """SGD on a constant gradient moves a weight by its rate: the rate is read off the weights."""
     model = torch.nn.ModuleDict({"low": torch.nn.Linear(1, 2), "head": torch.nn.Linear(1, 2)})
-    layers = LayerMap(tuple(LayerGroup(key, (f"{key}.weight", f"{key}.bias"), (), 4) for key in ("low", "head")))
+    layers = LayerMap(
+        tuple(
+            LayerGroup(key, (LayerParameter(f"{key}.weight", 2), LayerParameter(f"{key}.bias", 2, "bias")), ())
+            for key in ("low", "head")
+        )
+    )
     plan = TrainingPlan((Phase(0, {"low": 0.01, "head": 1.0}), Phase(20, {"low": 0.5, "head": 1.0})))
     config = OPTIONS[name](**({"milestones": [3]} if name == "step" else {}), warmup_steps=2)
     factor = build_factor(config, total_steps=TOTAL, steps_per_epoch=10)

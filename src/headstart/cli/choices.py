@@ -58,11 +58,13 @@ def backbones() -> Iterator[tuple[str, str]]:
 
 
 def strategies() -> Iterator[tuple[str, str]]:
-    """Strategies, with what trains."""
-    from headstart.config.schema.strategy import OPTIONS
+    """Strategies, with what trains; then what can be added to each."""
+    from headstart.config.schema.root import kinds_of, regularizer_kinds
 
-    for name, cls in OPTIONS.items():
+    for name, cls in kinds_of("strategy").items():
         yield f"strategy={name}", (cls.__doc__ or "").strip()
+    for name, cls in regularizer_kinds().items():
+        yield f"regularizer=[{name}]", (cls.__doc__ or "").strip()
 
 
 def data() -> Iterator[tuple[str, str]]:

@@ -79,7 +79,7 @@ def _of_train(word: str) -> list[str]:
     from headstart.cli.options import all_keys, group_choices
     from headstart.config.schema.root import GROUPS
 
-    groups = [*GROUPS, "experiment"]
+    groups = [*GROUPS, "regularizer", "experiment"]
     keys = all_keys()
     if word.startswith("-"):
         return [

@@ -11,20 +11,22 @@ from typing import Any
 from omegaconf import MISSING
 
 from headstart.config.paths import search_path
-from headstart.config.schema.root import GROUPS, Config, metadata_of
+from headstart.config.schema.root import GROUPS, Config, kinds_of, metadata_of, regularizer_kinds
 
 
 def group_choices(group: str, config_dirs: tuple[str, ...] = ()) -> list[str]:
     """Names that `group=` takes: the config files of that group."""
     folders = [folder / group for folder in search_path(config_dirs)]
-    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    plugged: set[str] = set(kinds_of(group)) - set(GROUPS[group]) if group in GROUPS else set()
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")} | plugged)
 
 
 def describe_options(config_dirs: tuple[str, ...] = ()) -> str:
     """The help of `headstart train`, wrapped to the terminal."""
     width = min(110, max(60, shutil.get_terminal_size().columns))
     lines: list[str] = []
-    for group, kinds in GROUPS.items():
+    for group in GROUPS:
+        kinds = kinds_of(group)
         choices = group_choices(group, config_dirs)
         lines += ["", *textwrap.wrap(f"{group}={' | '.join(choices)}", width, subsequent_indent="    ")]
         common = _common(list(kinds.values()))
@@ -44,6 +46,12 @@ def describe_options(config_dirs: tuple[str, ...] = ()) -> str:
                 )
             for name in own:
                 lines += _option(f"{group}.{name}", metadata_of(cls)[name], width)
+    lines += ["", f"regularizer=[...], any of {' | '.join(regularizer_kinds())}"]
+    for name, cls in regularizer_kinds().items():
+        said = f"regularizer=[{name}]: {(cls.__doc__ or '').strip()}"
+        lines += textwrap.wrap(said, width, initial_indent="  ", subsequent_indent="      ")
+        for key, field in metadata_of(cls).items():
+            lines += _option(f"regularizer.{name}.{key}", field, width)
     lines += ["", f"experiment={' | '.join(group_choices('experiment', config_dirs))}"]
     lines += ["    Whole experiments; each file says what it does and what came out.", ""]
     for key, field in _rest():
@@ -54,11 +62,13 @@ def describe_options(config_dirs: tuple[str, ...] = ()) -> str:
 def all_keys() -> dict[str, dataclasses.Field[Any]]:
     """Every key that an override can set, with its field; of a key that several kinds have, the first."""
     keys: dict[str, dataclasses.Field[Any]] = {}
-    for group, kinds in GROUPS.items():
-        for cls in kinds.values():
+    for group in GROUPS:
+        for cls in kinds_of(group).values():
             for name, field in metadata_of(cls).items():
                 if field.metadata and not _is_kind(field):
                     keys.setdefault(f"{group}.{name}", field)
+    for name, cls in regularizer_kinds().items():
+        keys |= {f"regularizer.{name}.{key}": field for key, field in metadata_of(cls).items()}
     return keys | dict(_rest())
 
 
@@ -66,7 +76,7 @@ def _rest() -> Iterator[tuple[str, dataclasses.Field[Any]]]:
     for name, field in metadata_of(Config).items():
         if field.metadata:
             yield name, field
-        elif name not in GROUPS:
+        elif name not in (*GROUPS, "regularizer"):
             for inner, inner_field in metadata_of(field.default_factory).items():  # type: ignore[arg-type]
                 yield f"{name}.{inner}", inner_field
 

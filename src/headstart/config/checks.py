@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headstart.config.schema.root import Config
+from headstart.config.strategy_checks import check_regularizers, check_strategy
 from headstart.errors import ConfigError, did_you_mean
 
 METRICS = {
@@ -28,6 +29,8 @@ def check(config: Config) -> None:
     _check_schedule(config)
     _check_data(config)
     _check_monitor(config)
+    check_strategy(config.strategy)
+    check_regularizers(config)
 
 
 def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
@@ -35,6 +38,9 @@ def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasse
         value = getattr(node, field.name)
         if dataclasses.is_dataclass(value):
             yield from _options(value, f"{prefix}{field.name}.")
+        elif field.name == "regularizer":
+            for name, own in value.items():
+                yield from _options(own, f"regularizer.{name}.")
         elif field.metadata:
             yield f"{prefix}{field.name}", value, field
 
@@ -42,10 +48,11 @@ def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasse
 def _check_value(key: str, value: Any, rule: Any) -> None:
     if value is None:
         return
-    if rule["choices"] and value not in rule["choices"]:
-        options = ", ".join(rule["choices"])
-        hint = did_you_mean(str(value), rule["choices"])
-        raise ConfigError(f"{key}={value}: must be one of {options}.{hint}")
+    if rule["choices"]:
+        for chosen in value if isinstance(value, list) else [value]:
+            if chosen not in rule["choices"]:
+                hint = did_you_mean(str(chosen), rule["choices"])
+                raise ConfigError(f"{key}={chosen}: must be one of {', '.join(rule['choices'])}.{hint}")
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
@@ -58,7 +65,8 @@ def _check_value(key: str, value: Any, rule: Any) -> None:
             ("most", lambda x, b: x > b, "at most"),
         ):
             if rule[bound] is not None and wrong(number, rule[bound]):
-                raise ConfigError(f"{key}={value}: must be {words} {rule[bound]:g}.")
+                hint = f"; {rule['hint']}" if rule.get("hint") else ""
+                raise ConfigError(f"{key}={value}: must be {words} {rule[bound]:g}{hint}.")
 
 
 def _check_budget(config: Config) -> None:

@@ -23,10 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 from headstart.config.checks import check
 from headstart.config.paths import default_output_dir, search_path
 from headstart.config.plain import from_plain, unknown_key
-from headstart.config.schema.root import GROUPS, Config, metadata_of
+from headstart.config.schema import regularizer
+from headstart.config.schema.root import GROUPS, Config, kinds_of, metadata_of, regularizer_kinds
 from headstart.errors import ConfigError, did_you_mean, nearest
 
-_CHOOSERS = (*GROUPS, "experiment")
+_CHOOSERS = (*GROUPS, "regularizer", "experiment")
 
 
 @contextmanager
@@ -35,9 +36,15 @@ def configs(config_dirs: tuple[str, ...] = ()) -> Iterator[Hydra]:
     Plugins.instance()  # registers what reads pkg:// and file://
     store = ConfigStore.instance()
     store.store(name="headstart_schema", node=Config)
-    for group, kinds in GROUPS.items():
-        for kind, cls in kinds.items():
+    for group in GROUPS:
+        for kind, cls in kinds_of(group).items():
             store.store(group=f"schema/{group}", name=kind, node=cls)
+            if kind not in GROUPS[group]:  # a plugin's, which has no file of its own
+                store.store(group=group, name=kind, node=cls)
+    for kind, cls in regularizer_kinds().items():
+        store.store(group="schema/regularizer", name=kind, node=cls)
+        if kind not in regularizer.OPTIONS:
+            store.store(group="regularizer", name=kind, node=cls, package=f"regularizer.{kind}")
     folders = ConfigSearchPathImpl()
     folders.append("hydra", "pkg://hydra.conf")
     for i, folder in enumerate(search_path(config_dirs)):
@@ -91,6 +98,7 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
     _require_known_experiment_form(overrides)
     parse(overrides)
     texts = [text.lstrip("+") if text.split("=")[0].lstrip("+") in _CHOOSERS else text for text in overrides]
+    texts = [_as_list(text) if text.startswith("regularizer=") else text for text in texts]
     try:
         return hydra_compose("config", overrides=texts, return_hydra_config=True)
     except MissingConfigException as error:
@@ -140,6 +148,9 @@ def explain(error: BaseException) -> str:
         twice = re.search(r"Multiple values for (\w+)", text)
         return f"{twice[1]} is chosen twice; choose it once." if twice else text
     key = str(cause.full_key)
+    name = key.removeprefix("regularizer.").partition(".")[0]
+    if key.startswith("regularizer.") and name in regularizer_kinds() and key.count(".") == 1:
+        return f"{key}: this regularizer is not chosen; say regularizer=[{name}] as well."
     if "not in" in str(cause):
         owner = getattr(cause, "object_type", None)
         names = (
@@ -147,6 +158,23 @@ def explain(error: BaseException) -> str:
         )
         return unknown_key(key, names)
     return f"{key}: {str(cause).splitlines()[0]}."
+
+
+def _as_list(text: str) -> str:
+    """`regularizer=l2_sp` means the list with that one name, `regularizer=none` the empty one.
+
+    Raises ConfigError for a name that is none: Hydra says of a list only that it could not be loaded.
+    """
+    key, _, value = text.partition("=")
+    names = [name.strip() for name in value.strip("[]").split(",") if name.strip() not in ("", "null", "none")]
+    known = GlobalHydra.instance().config_loader().get_group_options("regularizer")
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(
+                f"regularizer={name}: there is no such regularizer.{hint} There are: {', '.join(known)}."
+            )
+    return f"{key}=[{','.join(names)}]"
 
 
 def _missing_option(error: MissingConfigException) -> str:

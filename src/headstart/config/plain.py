@@ -10,7 +10,15 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from headstart.config.schema.root import DISCRIMINATORS, GROUPS, Config, metadata_of, schema_of
+from headstart.config.schema.root import (
+    DISCRIMINATORS,
+    GROUPS,
+    Config,
+    kinds_of,
+    metadata_of,
+    regularizer_kinds,
+    schema_of,
+)
 from headstart.errors import ConfigError, did_you_mean
 
 
@@ -19,7 +27,9 @@ def unknown_key(key: str, known: list[str]) -> str:
     *parents, last = key.split(".")
     prefix = ".".join(parents)
     hint = did_you_mean(last, known)
-    owners = [kind for kind, cls in GROUPS.get(prefix, {}).items() if last in metadata_of(cls)]
+    owners = [
+        kind for kind, cls in (kinds_of(prefix) if prefix in GROUPS else {}).items() if last in metadata_of(cls)
+    ]
     if owners and not hint:
         hint = f" It belongs to {' and '.join(f'{prefix}={kind}' for kind in owners)}."
     elif prefix and known and not hint:
@@ -50,6 +60,8 @@ def from_plain(plain: dict[str, Any]) -> Config:
             if not isinstance(value, dict):
                 raise ConfigError(f"{key}: expected a group of options, found {value!r}.")
             nodes[key] = OmegaConf.structured(_kind(key, value))
+        elif key == "regularizer":
+            nodes[key] = {name: OmegaConf.structured(_regularizer(name)) for name in _named(value)}
         elif dataclasses.is_dataclass(fields[key].default_factory):
             nodes[key] = OmegaConf.structured(fields[key].default_factory)
     for key in GROUPS:
@@ -60,7 +72,7 @@ def from_plain(plain: dict[str, Any]) -> Config:
         merged = OmegaConf.merge(OmegaConf.structured(Config), nodes, plain)
         for key in sorted(OmegaConf.missing_keys(merged)):
             group, _, name = key.rpartition(".")
-            meaning = metadata_of(_kind(group, plain[group]))[name].metadata["help"] if group else ""
+            meaning = metadata_of(_kind(group, plain[group]))[name].metadata["help"] if group in GROUPS else ""
             raise ConfigError(f"{key} is required: {meaning}")
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -91,7 +103,7 @@ def _kind(group: str, node: dict[str, Any]) -> type:
         return schema_of(group, node)
     except (KeyError, TypeError):
         key = DISCRIMINATORS[group]
-        kinds = [kind for kind in GROUPS[group] if kind != "schema"]
+        kinds = list(kinds_of(group))
         kind = node.get(key)
         if kind in (None, "???"):
             raise ConfigError(f"{group}.{key} is required: one of {', '.join(kinds)}.") from None
@@ -99,14 +111,35 @@ def _kind(group: str, node: dict[str, Any]) -> type:
         raise ConfigError(f"{group}.{key}={kind}: there is no such {group}.{hint}") from None
 
 
+def _named(value: Any) -> list[str]:
+    """Names of the regularisers of a plain config; raises ConfigError where it is no mapping."""
+    if value is None:
+        return []
+    if not isinstance(value, dict) or not all(isinstance(options, dict | None) for options in value.values()):
+        raise ConfigError(f"regularizer: expected names with options, such as {{l2_sp: {{}}}}, found {value!r}.")
+    return [str(name) for name in value]
+
+
+def _regularizer(name: str) -> type:
+    kinds = regularizer_kinds()
+    if name not in kinds:
+        hint = did_you_mean(name, kinds) or f" There are: {', '.join(kinds)}."
+        raise ConfigError(f"regularizer.{name}: there is no such regularizer.{hint}")
+    return kinds[name]
+
+
 def _known_keys(plain: dict[str, Any], nodes: dict[str, Any]) -> None:
     for key, node in nodes.items():
-        value = plain[key]
-        if isinstance(value, dict):
-            for name in value:
-                known = metadata_of(OmegaConf.get_type(node) or object)
+        inner = (
+            {f"{key}.{name}": (plain[key][name], own) for name, own in node.items()}
+            if isinstance(node, dict)
+            else {}
+        )
+        for where, (value, schema) in inner.items() if isinstance(node, dict) else [(key, (plain[key], node))]:
+            known = metadata_of(OmegaConf.get_type(schema) or object)
+            for name in value if isinstance(value, dict) else ():
                 if name not in known:
-                    raise ConfigError(unknown_key(f"{key}.{name}", list(known)))
+                    raise ConfigError(unknown_key(f"{where}.{name}", list(known)))
 
 
 def _leaves(node: Any) -> list[Any]:

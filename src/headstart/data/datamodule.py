@@ -152,6 +152,10 @@ class ImageDataModule(pl.LightningDataModule):
         """Shuffled; a last batch of a single example is left out, as batch normalisation cannot take it."""
         return self._loader("train", shuffle=True)
 
+    def plain_train_dataloader(self) -> DataLoader[Batch]:
+        """The training split in order, as the model is evaluated: without augmentation."""
+        return self._loader("train", shuffle=False)
+
     def val_dataloader(self) -> DataLoader[Batch]:
         """In order."""
         return self._loader("val", shuffle=False)

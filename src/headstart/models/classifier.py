@@ -13,7 +13,7 @@ from headstart.errors import ConfigError
 from headstart.facts import InputSpec, LayerMap
 from headstart.models import timm_backbone, torchvision_backbone
 from headstart.models.heads import build_head
-from headstart.models.layer_groups import backbone_groups, layer_map, run_once
+from headstart.models.layer_groups import backbone_groups, keep_first, layer_map, run_once
 from headstart.models.loading import LoadReport, require_complete
 from headstart.models.weights import WeightsFile, read_for
 from headstart.seeds import derive
@@ -65,10 +65,12 @@ def build_classifier(
     size: tuple[int, int],
     weights: WeightsFile | None,
     seed: int,
+    first_k: int | None = None,
 ) -> Built:
     """Build a model; initial values are drawn from `seed` and no other random state is touched.
 
-    Raises ConfigError where the backbone cannot take such images, WeightsError where the weights do not fit.
+    With `first_k`, only the first k layer groups come from the weights. Raises ConfigError where the backbone
+    cannot take such images or has not k groups in order, WeightsError where the weights do not fit.
     """
     state = read_for(weights, name=name, library=library) if weights else None
     with torch.random.fork_rng(devices=[]):
@@ -80,10 +82,15 @@ def build_classifier(
             require_complete(report, what=weights.said, backbone=name)
         groups, problem = backbone_groups(backbone, name=name, library=library)
         features = _features(backbone, groups, name=name, shape=(channels, *size))
+        if not problem and not features[1]:
+            problem = f"the layer groups of {name} do not run one after another"
+        if first_k is not None:
+            torch.manual_seed(derive(seed, "init", "backbone"))
+            fresh, _ = LIBRARIES[library].create(name, channels=channels, size=size, pool=head.pool, state=None)
+            keep_first(first_k, backbone, fresh, groups, problem=problem)
+            backbone = fresh
         torch.manual_seed(derive(seed, "init", "head"))
         model = Classifier(backbone, build_head(head, features=features[0], classes=classes))
-    if not problem and not features[1]:
-        problem = f"the layer groups of {name} do not run one after another"
     return Built(model, layer_map(model, groups, order_problem=problem), report)
 
 

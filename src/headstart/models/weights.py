@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from headstart.config.schema.strategy import STANDING
 from headstart.config.schema.weights import FileConfig, PretrainedConfig, RunConfig, WeightsConfig
 from headstart.errors import RecordError, WeightsError
 from headstart.models import timm_backbone, torchvision_backbone
@@ -198,6 +199,11 @@ def _from_run(path: str) -> WeightsFile:
         record = read_record(folder)
     except RecordError as error:
         raise WeightsError(f"weights.path={path}: {error}") from error
+    if record.config["strategy"]["name"] in STANDING:
+        raise WeightsError(
+            f"weights.path={path}: this run trained additions beside its backbone (strategy="
+            f"{record.config['strategy']['name']}); its weights are no plain backbone. LoRA's and SSF's are."
+        )
     tested = record.config["trainer"].get("checkpoint", "best")
     file = folder / "checkpoints" / f"{tested}.safetensors"
     if not file.is_file():

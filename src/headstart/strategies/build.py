@@ -3,50 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from headstart.config.schema.strategy import LastKConfig, StrategyConfig
+from headstart.config.schema.strategy import GradualConfig, StrategyConfig
 from headstart.errors import ConfigError
 from headstart.facts import LayerMap
-from headstart.strategies.plan import Phase, TrainingPlan
+from headstart.plugins import plugin_strategies
+from headstart.strategies import selection, unfreezing
+from headstart.strategies.plan import HEAD, Phase, Timing, TrainingPlan
+from headstart.strategies.rates import multiples
+from headstart.strategies.stage import Stage
 
+Strategy = Callable[[Any, LayerMap, Timing], list[Stage]]
 
-def build_plan(config: StrategyConfig, layers: LayerMap) -> TrainingPlan:
-    """The plan that `config` asks for; raises ConfigError where it does not fit the backbone."""
-    return STRATEGIES[config.name](config, layers)
-
-
-def full(config: StrategyConfig, layers: LayerMap) -> TrainingPlan:
-    """Every layer group trains."""
-    return _constant(layers.names)
-
-
-def linear_probe(config: StrategyConfig, layers: LayerMap) -> TrainingPlan:
-    """The head alone trains."""
-    return _constant(("head",))
-
-
-def last_k(config: LastKConfig, layers: LayerMap) -> TrainingPlan:
-    """The head and the k layer groups below it train.
-
-    Raises ConfigError where the groups have no order, or there are not k of them.
-    """
-    if layers.prefix_problem:
-        raise ConfigError(f"strategy=last_k: {layers.prefix_problem}; use full or linear_probe.")
-    groups = [group.name for group in layers.backbone]
-    if config.k > len(groups):
-        raise ConfigError(
-            f"strategy.k={config.k}: the backbone has {len(groups)} layer groups ({groups[0]} ... {groups[-1]})."
-        )
-    return _constant((*groups[-config.k :], "head"))
-
-
-def _constant(groups: tuple[str, ...]) -> TrainingPlan:
-    return TrainingPlan((Phase(start=0, rates=dict.fromkeys(groups, 1.0)),))
-
-
-STRATEGIES: dict[str, Callable[[Any, LayerMap], TrainingPlan]] = {
-    "full": full,
-    "linear_probe": linear_probe,
-    "last_k": last_k,
+STRATEGIES: dict[str, Strategy] = {
+    "full": selection.full,
+    "linear_probe": selection.linear_probe,
+    "last_k": selection.last_k,
+    "first_k": selection.first_k,
+    "freeze_first_k": selection.freeze_first_k,
+    "groups": selection.groups,
+    "gradual": unfreezing.gradual,
+    "lp_ft": unfreezing.lp_ft,
+    "phases": unfreezing.phases,
+    "norm_only": selection.norm_only,
+    "bitfit": selection.bitfit,
+    "auto_rgn": selection.full,
+    "lora": selection.added,
+    "ssf": selection.added,
+    "adapter": selection.added,
+    "visual_prompts": selection.added,
 }
+
+
+def resolve_strategy(config: StrategyConfig, layers: LayerMap, timing: Timing) -> StrategyConfig:
+    """The config with everything said that depends on the backbone's depth and the run's length."""
+    if isinstance(config, GradualConfig):
+        config = unfreezing.resolve_gradual(config, layers, timing)
+    return replace(config, normalization=_policies(config, len(stages_of(config, layers, timing))))
+
+
+def build_plan(config: StrategyConfig, layers: LayerMap, timing: Timing) -> TrainingPlan:
+    """The plan that `config` asks for; raises ConfigError where it does not fit the backbone or the budget."""
+    stages = stages_of(config, layers, timing)
+    rates = multiples(config, layers)
+    policies = _policies(config, len(stages))
+    phases = tuple(
+        Phase(
+            start=stage.start,
+            rates={name: rates[name] * stage.multiples.get(name, 1.0) for name in stage.groups},
+            kinds=stage.kinds,
+            normalization=stage.normalization or policy,
+        )
+        for stage, policy in zip(stages, policies, strict=True)
+    )
+    plan = TrainingPlan(phases, adapts_rates=config.name == "auto_rgn", stochnorm_p=config.stochnorm_p)
+    _check_normalization(plan, layers)
+    return plan
+
+
+def stages_of(config: StrategyConfig, layers: LayerMap, timing: Timing) -> list[Stage]:
+    """What the strategy itself says."""
+    build = STRATEGIES.get(config.name) or plugin_strategies()[config.name].stages
+    return build(config, layers, timing)
+
+
+def _policies(config: StrategyConfig, phases: int) -> list[str]:
+    given = config.normalization
+    policies = [given] * phases if isinstance(given, str) else list(given)
+    if len(policies) != phases:
+        raise ConfigError(
+            f"strategy.normalization={policies}: {len(policies)} policies, {phases} phases; give one, or one each."
+        )
+    return policies
+
+
+def _check_normalization(plan: TrainingPlan, layers: LayerMap) -> None:
+    """StochNorm mixes running statistics with the batch's: there must be some."""
+    batch_norms = {group.name for group in layers.groups if group.batch_norms}
+    for phase in plan.phases:
+        training = {name for name in phase.rates if phase.runs_in_training_mode(name)}
+        if phase.normalization == "stochnorm" and training - {HEAD} and not training & batch_norms:
+            where = "none of the groups that train has any" if batch_norms else "this backbone has none"
+            raise ConfigError(f"strategy.normalization=stochnorm: is for batch normalisation, and {where}.")

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from headstart.config.checks import LOWER_IS_BETTER
 from headstart.errors import RecordError
+from headstart.models.classifier import Classifier
 from headstart.records.atomic import write_with
+from headstart.strategies.additions import folded_state
 from headstart.training.history import epoch_of
 from headstart.training.module import TransferModule
 
@@ -86,11 +88,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise RecordError(f"{path}: is damaged; remove it to begin the run again from its start.") from error
 
 
-def save_weights(path: Path, model: torch.nn.Module) -> None:
-    """Write a model's tensors as safetensors, whole or not at all."""
+def save_weights(path: Path, model: Classifier) -> None:
+    """Write a model's tensors as safetensors, whole or not at all; what can be folded is."""
     path.parent.mkdir(exist_ok=True)
     # clones: safetensors refuses tensors that share memory
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in folded_state(model).items()}
     write_with(path, lambda temporary: save_file(state, temporary))
 
 

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunFailed
+from headstart.strategies.additions import fold
 from headstart.training.checkpoints import (
     BEST,
     FOLDER,
@@ -158,6 +159,7 @@ def fit(
 
         began = time.monotonic()
         save_weights(folder / FOLDER / LAST, module.model)
+        fold(module.model)
         if tested == "best":
             load_weights(folder / FOLDER / BEST, module.model)
         trainer.test(module, datamodule=data, verbose=False)

@@ -73,6 +73,7 @@ class History(pl.Callback):
             "epoch": epoch_of(trainer.global_step, self.steps_per_epoch),
             "step": trainer.global_step,
             "train/loss": module.mean_loss,
+            **{f"train/{name}": value for name, value in module.mean_losses.items() if name != "loss"},
             **module.values,
             **{f"lr/{group}": rate for group, rate in module.rates.items()},
             "seconds": round(time.monotonic() - self._began, 3),

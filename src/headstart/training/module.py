@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,11 +14,14 @@ from headstart.errors import RunFailed
 from headstart.facts import LayerMap, Task
 from headstart.models.classifier import Classifier
 from headstart.seeds import derive
+from headstart.strategies.penalties import Penalty, Step
 from headstart.strategies.plan import Phase, TrainingPlan
-from headstart.training.freezing import frozen_modules, set_trainable
+from headstart.training.freezing import frozen_modules, set_ever_trainable, set_trainable
 from headstart.training.losses import Loss
 from headstart.training.metrics import evaluate
+from headstart.training.normalization import Policies
 from headstart.training.optimizers import build_optimizer, build_scheduler, rates_of
+from headstart.training.relative_gradients import RelativeGradientNorms
 from headstart.training.schedules import Factor
 
 _LOOK_EVERY = 50
@@ -26,6 +30,8 @@ _LOOK_EVERY = 50
 
 class TransferModule(pl.LightningModule):
     """Trains a classifier as its plan says."""
+
+    penalties_begun: torch.Tensor
 
     def __init__(
         self,
@@ -38,6 +44,7 @@ class TransferModule(pl.LightningModule):
         factor: Factor,
         task: Task,
         seed: int,
+        penalties: torch.nn.ModuleDict | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -48,15 +55,22 @@ class TransferModule(pl.LightningModule):
         self.factor = factor
         self.task: Task = task
         self.seed = seed
+        self.penalties = penalties if penalties is not None else torch.nn.ModuleDict()
+        self.rgn: RelativeGradientNorms | None = None
+        if plan.adapts_rates:
+            self.rgn = RelativeGradientNorms(self._adapted_names())
         self.scores = torch.empty(0)
         self.targets = torch.empty(0)
         self.values: dict[str, float] = {}
         self._phase: Phase | None = None
         self._frozen: list[torch.nn.Module] = []
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._loss_sum: torch.Tensor | float = 0.0
+        self._policies = Policies()
+        self._sums: dict[str, torch.Tensor] = {}
         self._loss_count = 0
         self._first_bad: torch.Tensor | None = None
+        self.register_buffer("penalties_begun", torch.zeros((), dtype=torch.bool))
+        set_ever_trainable(model, layers, plan)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalised images (n, channels, height, width) -> class scores (n, classes)."""
@@ -72,17 +86,68 @@ class TransferModule(pl.LightningModule):
         return self
 
     def enter(self, phase: Phase) -> None:
-        """Freeze and unfreeze as `phase` says."""
+        """Freeze and unfreeze as `phase` says; what is frozen holds no optimiser state."""
         self._phase = phase
-        set_trainable(self.model, self.layers, phase)
-        self._frozen = frozen_modules(self.model, self.layers, phase)
+        frozen = set_trainable(self.model, self.layers, phase)
+        held = self._policies.apply(self.model, self.layers, phase, stochnorm_p=self.plan.stochnorm_p)
+        self._frozen = [*frozen_modules(self.model, self.layers, phase), *held]
         self.train(self.training)
+        optimizer = self._optimizer
+        for parameter in frozen if optimizer else ():
+            parameter.grad = None
+            optimizer.state.pop(parameter, None)  # type: ignore[union-attr]
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer | None:
+        """The optimiser, where a trainer has made it."""
+        if self._trainer is None or not self.trainer.optimizers:
+            return None
+        return self.trainer.optimizers[0]
 
     def configure_optimizers(self) -> Any:
         """Every parameter group is there from step 0."""
-        optimizer = build_optimizer(self.optimizer_config, self.model, self.layers, self.plan)
-        scheduler = build_scheduler(optimizer, self.plan, self.factor)
+        extra = [(name, penalty) for name, penalty in self.penalties.items() if list(penalty.parameters())]
+        optimizer = build_optimizer(
+            self.optimizer_config,
+            self.model,
+            self.layers,
+            self.plan,
+            decay=not any(penalty.replaces_weight_decay for penalty in self._each_penalty().values()),
+            extra=extra,
+        )
+        scheduler = build_scheduler(
+            optimizer,
+            self.plan,
+            self.factor,
+            adapted=self.rgn.of if self.rgn is not None else lambda name: 1.0,
+            extra=[name for name, _ in extra],
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _each_penalty(self) -> dict[str, Penalty]:
+        return {name: cast(Penalty, penalty) for name, penalty in self.penalties.items()}
+
+    def _adapted_names(self) -> list[str]:
+        return [
+            f"{group.name}:{p.name}"
+            for group in self.layers.groups
+            for p in group.parameters
+            if self.plan.ever_trains(group.name, p.kind)
+        ]
+
+    def on_fit_start(self) -> None:
+        """Let penalties learn what they must know, once; a resumed run has it in its checkpoint."""
+        if not bool(self.penalties_begun):
+            for penalty in self._each_penalty().values():
+                penalty.begin(self._training_split)
+        self.penalties_begun = torch.ones_like(self.penalties_begun)
+
+    def _training_split(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The training split in order, without augmentation, on the device."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        for batch in data.plain_train_dataloader():
+            moved = data.on_after_batch_transfer(self.transfer_batch_to_device(batch, self.device, 0), 0)
+            yield moved["image"], moved["target"]
 
     def on_train_start(self) -> None:
         """Freeze as the step says, which after a resume need not be the first."""
@@ -91,7 +156,7 @@ class TransferModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's sums; validation may have left another mode behind."""
         self.train()
-        self._loss_sum, self._loss_count = 0.0, 0
+        self._sums, self._loss_count = {}, 0
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Enter the step's phase; draws inside a step come from (seed, step) alone."""
@@ -101,13 +166,33 @@ class TransferModule(pl.LightningModule):
         torch.manual_seed(derive(self.seed, "step", self.global_step))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """The mean loss of a batch."""
-        loss = self.loss(self(batch["image"]), batch["target"])
-        value = loss.detach()
-        self._loss_sum = self._loss_sum + value
+        """The mean loss of a batch, with its penalties."""
+        images, targets = batch["image"], batch["target"]
+        features = self.model.backbone(images)
+        scores = self.model.head(features)
+        loss = self.loss(scores, targets)
+        parts = {"loss": loss}
+        for name, penalty in self._each_penalty().items():
+            parts[name] = penalty(Step(images, targets, features, scores))
+            loss = loss + parts[name]
+        parts["loss"] = loss
+        for name, part in parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + part.detach()
         self._loss_count += 1
-        self._watch(value)
+        self._watch(loss.detach())
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Where rates follow the gradients, look at them; they settle with the first step and with each epoch."""
+        if self.rgn is None:
+            return
+        self.rgn.look([group["params"][0] for group in optimizer.param_groups if ":" in group["name"]])
+        first, per_epoch = self.global_step == 0, self.trainer.num_training_batches
+        if first or (self.global_step + 1) % per_epoch == 0:
+            self.rgn.settle(forget=not first)
+        if first:
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * self.rgn.of(group["name"])
 
     def _watch(self, value: torch.Tensor) -> None:
         """Remember the first step without a finite loss, and stop there; a GPU is asked now and then only."""
@@ -130,9 +215,14 @@ class TransferModule(pl.LightningModule):
             )
 
     @property
+    def mean_losses(self) -> dict[str, float]:
+        """Means over the epoch so far: `loss`, penalties included, and each penalty; waits for the device."""
+        return {name: float(value) / max(1, self._loss_count) for name, value in self._sums.items()}
+
+    @property
     def mean_loss(self) -> float:
         """Mean training loss of the epoch so far; waits for the device."""
-        return float(self._loss_sum) / max(1, self._loss_count)
+        return self.mean_losses.get("loss", 0.0)
 
     @property
     def rates(self) -> dict[str, float]:

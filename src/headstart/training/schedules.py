@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from headstart.config.schema.schedule import (
     CosineConfig,
@@ -18,8 +18,32 @@ Factor = Callable[[int], float]
 """Global step, from 0 -> what the base learning rate is multiplied by."""
 
 
+def build_run_factor(
+    config: ScheduleConfig, *, starts: Sequence[int], total_steps: int, steps_per_epoch: int
+) -> Factor:
+    """The factor of every step of a run whose phases begin at `starts`.
+
+    With `schedule.restart=phase` the schedule runs anew over the length of each phase. Raises ConfigError where
+    it does not fit one.
+    """
+    if config.restart != "phase" or len(starts) == 1:
+        return build_factor(config, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    factors = []
+    for i, (start, end) in enumerate(zip(starts, [*starts[1:], total_steps], strict=True)):
+        try:
+            factors.append(build_factor(config, total_steps=end - start, steps_per_epoch=steps_per_epoch))
+        except ConfigError as error:
+            raise ConfigError(f"{error} It begins anew with each phase; this is phase {i + 1}.") from error
+
+    def factor(step: int) -> float:
+        phase = bisect_right(starts, step) - 1
+        return factors[phase](step - starts[phase])
+
+    return factor
+
+
 def build_factor(config: ScheduleConfig, *, total_steps: int, steps_per_epoch: int) -> Factor:
-    """The factor of every step of a run of `total_steps`.
+    """The factor of every step of a run, or phase, of `total_steps`.
 
     Raises ConfigError where the warm-up or a milestone does not lie inside the run.
     """

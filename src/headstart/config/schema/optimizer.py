@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from headstart.config.schema.option import option, required
 
+_FREEZE = "to freeze a part use strategy=linear_probe, last_k, groups or phases"
+
 
 @dataclass
 class OptimizerConfig:
     """Options that every optimiser has."""
 
     name: str = required("Kind of optimiser; choose it with `optimizer=`.")
-    lr: float = option(1e-3, "Base learning rate, before the schedule.", above=0)
+    lr: float = option(1e-3, "Base learning rate, before the schedule.", above=0, hint=_FREEZE)
     weight_decay: float = option(
         0.0, "Applied to matrices and kernels; biases and normalisation parameters have none.", least=0
     )
@@ -42,7 +44,7 @@ class SGDConfig(OptimizerConfig):
     """torch.optim.SGD."""
 
     name: str = "sgd"
-    lr: float = option(1e-2, "Base learning rate, before the schedule.", above=0)
+    lr: float = option(1e-2, "Base learning rate, before the schedule.", above=0, hint=_FREEZE)
     momentum: float = option(0.9, "Share of the last update kept.", least=0, below=1)
     nesterov: bool = option(True, "Look ahead by the momentum.")
 

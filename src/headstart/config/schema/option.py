@@ -19,11 +19,13 @@ def option(
     most: float | None = None,
     below: float | None = None,
     auto: str | None = None,
+    hint: str | None = None,
 ) -> Any:
     """Declare a config field; `help` is what `headstart train --help` prints of it.
 
     `above` and `below` are open bounds, `least` and `most` closed ones; they hold for every number in a
-    list as well. `auto` says what stands in for a default of null.
+    list as well. `auto` says what stands in for a default of null, `hint` what to do instead of a value out of
+    bounds.
     """
     metadata = {
         "help": help,
@@ -33,6 +35,7 @@ def option(
         "most": most,
         "below": below,
         "auto": auto,
+        "hint": hint,
     }
     if isinstance(default, list | dict):
         factory: Callable[[], Any] = default.copy

@@ -14,12 +14,14 @@ from headstart.config.schema import (
     head,
     logger,
     optimizer,
+    regularizer,
     schedule,
     strategy,
     trainer,
     weights,
 )
 from headstart.config.schema.option import option
+from headstart.plugins import plugin_regularizers, plugin_strategies
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Config:
     backbone: backbone.BackboneConfig = MISSING
     weights: weights.WeightsConfig = MISSING
     strategy: strategy.StrategyConfig = MISSING
+    regularizer: dict[str, regularizer.RegularizerConfig] = field(default_factory=dict)
     head: head.HeadConfig = MISSING
     data: data.DataConfig = MISSING
     loss: trainer.LossConfig = field(default_factory=trainer.LossConfig)
@@ -76,11 +79,22 @@ DISCRIMINATORS = {
 """The key in each group with several kinds that says which kind it is."""
 
 
+def kinds_of(group: str) -> dict[str, type]:
+    """Kinds of a group by name, those of installed plugins included."""
+    own = {name: plugin.config for name, plugin in plugin_strategies().items()} if group == "strategy" else {}
+    return own | GROUPS[group]
+
+
+def regularizer_kinds() -> dict[str, type]:
+    """Regularisers by name, those of installed plugins included."""
+    return {name: plugin.config for name, plugin in plugin_regularizers().items()} | regularizer.OPTIONS
+
+
 def schema_of(group: str, node: dict[str, Any]) -> type:
     """The dataclass that a saved node of `group` belongs to; KeyError where its kind is unknown."""
     if group not in DISCRIMINATORS:
         return next(iter(GROUPS[group].values()))
-    return GROUPS[group][node[DISCRIMINATORS[group]]]
+    return kinds_of(group)[node[DISCRIMINATORS[group]]]
 
 
 def metadata_of(cls: type) -> dict[str, dataclasses.Field[Any]]:

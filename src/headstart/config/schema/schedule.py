@@ -14,6 +14,12 @@ class ScheduleConfig:
     name: str = required("Kind of schedule; choose it with `schedule=`.")
     warmup_epochs: float = option(0.0, "Length of a linear rise from zero, in epochs.", least=0)
     warmup_steps: int = option(0, "The same in steps; one of the two.", least=0)
+    restart: str = option(
+        "auto",
+        "`run`: once over the whole run; `phase`: from its start with every phase of the strategy, over that "
+        "phase's length; `auto`: phase for lp_ft, else run.",
+        choices=("auto", "run", "phase"),
+    )
 
 
 @dataclass

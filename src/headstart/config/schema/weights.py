@@ -15,7 +15,19 @@ class WeightsConfig:
 
 
 @dataclass
-class PretrainedConfig(WeightsConfig):
+class LoadedConfig(WeightsConfig):
+    """Options of every source that has a file."""
+
+    first_k: int | None = option(
+        None,
+        "Only the first k layer groups, counted from the input, come from there; the rest starts at random.",
+        least=1,
+        auto="the whole backbone",
+    )
+
+
+@dataclass
+class PretrainedConfig(LoadedConfig):
     """Published weights of this backbone."""
 
     source: str = "pretrained"
@@ -36,7 +48,7 @@ class ScratchConfig(WeightsConfig):
 
 
 @dataclass
-class FileConfig(WeightsConfig):
+class FileConfig(LoadedConfig):
     """A local file of weights of the same architecture, whatever its number of classes."""
 
     source: str = "file"
@@ -44,11 +56,11 @@ class FileConfig(WeightsConfig):
 
 
 @dataclass
-class RunConfig(WeightsConfig):
+class RunConfig(LoadedConfig):
     """The backbone of an earlier run."""
 
     source: str = "run"
-    path: str = required("That run's folder.")
+    path: str = required("That run's folder; in an experiment file `stage:NAME`, the job of that name.")
 
 
 OPTIONS = {
