@@ -21,7 +21,7 @@ ROWS = (
     {"api"},
     {"sweep", "compare"},
     {"experiment", "trained"},
-    {"recording"},
+    {"recording", "planning"},
     {"preparation"},
     {"resolve", "environment"},
     {"training"},

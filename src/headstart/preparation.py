@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from headstart.config.paths import output_dir_of
 from headstart.config.schema.root import Config
-from headstart.config.schema.weights import LoadedConfig
+from headstart.config.schema.weights import STAGE, LoadedConfig, RunConfig
 from headstart.data import ImageDataModule, load_data
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts
@@ -27,6 +27,13 @@ from headstart.training.engine import Budget
 from headstart.training.loggers import check_logger
 from headstart.training.losses import build_loss
 from headstart.training.schedules import Factor, build_run_factor
+
+
+@dataclass
+class Rehearsal:
+    """What the check of a sweep's jobs keeps from one to the next."""
+
+    data: dict[str, ImageDataModule] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,21 +55,26 @@ class Prepared:
         return self.data.facts
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
     """Find the weights, read the data, build the model and the plan.
 
-    Raises a HeadstartError for any mistake that a person could have made; leaves nothing behind.
+    In a `rehearsal`, data that it has read is not read again, and weights that another job of the sweep will
+    make may be missing. Raises a HeadstartError for any mistake that a person could have made; leaves nothing
+    behind.
     """
     check_writable(output_dir_of(config))
     check_logger(config.logger)
     config = resolve(config)
-    threads = config.trainer.threads or 1
-    torch.set_num_threads(threads)
+    torch.set_num_threads(config.trainer.threads or 1)
     set_determinism(config.trainer.deterministic)
+    awaited = isinstance(config.weights, RunConfig) and config.weights.path.startswith(STAGE)
+    if awaited and rehearsal is None:
+        raise ConfigError(
+            "weights.path=stage:...: names a job of an experiment file; add -m to run it with that one."
+        )
     name, library = config.backbone.name, config.backbone.library
-    weights = locate_weights(config.weights, name=name, library=library)
-    spec = spec_of(config)
-    data = load_data(config.data, spec, seed=config.seed, threads=threads, num_workers=config.data.num_workers or 0)
+    weights = None if awaited else locate_weights(config.weights, name=name, library=library)
+    data = _read(config, rehearsal)
     config = resolve_for_data(config, data.facts)
     built = build_classifier(
         name=name,
@@ -70,41 +82,83 @@ def prepare(config: Config) -> Prepared:
         head=config.head,
         classes=data.facts.num_classes,
         channels=config.data.channels,
-        size=spec.size,
+        size=data.facts.image_size,
         weights=weights,
         seed=config.seed,
         first_k=config.weights.first_k if isinstance(config.weights, LoadedConfig) else None,
     )
-    per_epoch = data.steps_per_epoch
-    total = config.trainer.max_steps or (config.trainer.max_epochs or 1) * per_epoch
-    timing = Timing(total, per_epoch)
+    timing = Timing(
+        config.trainer.max_steps or (config.trainer.max_epochs or 1) * data.steps_per_epoch, data.steps_per_epoch
+    )
     start = copy.deepcopy(built.model.backbone) if config.regularizer else built.model.backbone
     built = replace(built, layers=attach(config.strategy, built.model, built.layers, seed=config.seed))
     config = replace(config, strategy=resolve_strategy(config.strategy, built.layers, timing))
     plan = build_plan(config.strategy, built.layers, timing)
     check_batches(built, plan, batch_size=config.data.batch_size)
-    penalties = build_penalties(
-        config.regularizer,
-        Parts(
-            model=built.model,
-            layers=built.layers,
-            plan=plan,
-            facts=data.facts,
-            reference=lambda: start.requires_grad_(False).eval(),
-            source_head=lambda: source_head(
-                weights, backbone=start, name=name, library=library, shape=(config.data.channels, *spec.size)
-            ),
-            backbone=name,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-        ),
-        strategy=config.strategy.name,
+    penalties = _penalties(config, built, plan, data.facts, start=start, weights=weights, awaited=awaited)
+    factor = build_run_factor(
+        config.schedule,
+        starts=[phase.start for phase in plan.phases],
+        total_steps=timing.total_steps,
+        steps_per_epoch=timing.steps_per_epoch,
     )
-    starts = [phase.start for phase in plan.phases]
-    factor = build_run_factor(config.schedule, starts=starts, total_steps=total, steps_per_epoch=per_epoch)
     build_loss(config.loss, data.facts)  # a list of class weights of the wrong length is said now
-    budget = Budget(total, per_epoch, config.trainer.max_time, config.trainer.early_stopping_patience)
+    budget = Budget(
+        timing.total_steps, timing.steps_per_epoch, config.trainer.max_time, config.trainer.early_stopping_patience
+    )
     return Prepared(config, data, built, plan, penalties, factor, budget, weights)
+
+
+def _read(config: Config, rehearsal: Rehearsal | None) -> ImageDataModule:
+    """The data of a resolved config."""
+    spec = spec_of(config)
+    key = repr((config.data, spec))
+    if rehearsal and key in rehearsal.data:
+        return rehearsal.data[key]
+    threads, workers = config.trainer.threads or 1, config.data.num_workers or 0
+    data = load_data(config.data, spec, seed=config.seed, threads=threads, num_workers=workers)
+    if rehearsal:
+        rehearsal.data[key] = data
+    return data
+
+
+def _penalties(
+    config: Config,
+    built: Built,
+    plan: TrainingPlan,
+    facts: DataFacts,
+    *,
+    start: nn.Module,
+    weights: WeightsFile | None,
+    awaited: bool,
+) -> nn.ModuleDict:
+    """The regularisers; `start` is the backbone as it started, with nothing added."""
+    shape = (config.data.channels, *facts.image_size)
+    name, library = config.backbone.name, config.backbone.library
+
+    def head_of_source() -> nn.Module:
+        if awaited:
+            return _stand_in(start, shape)
+        return source_head(weights, backbone=start, name=name, library=library, shape=shape)
+
+    parts = Parts(
+        model=built.model,
+        layers=built.layers,
+        plan=plan,
+        facts=facts,
+        reference=lambda: start.requires_grad_(False).eval(),
+        source_head=head_of_source,
+        backbone=name,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+    )
+    return build_penalties(config.regularizer, parts, strategy=config.strategy.name)
+
+
+def _stand_in(backbone: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+    """In the place of a head that another job will have trained."""
+    with torch.no_grad():
+        return nn.Linear(backbone.eval()(torch.zeros(1, *shape)).shape[1], 2)
 
 
 def set_determinism(wanted: bool) -> None:

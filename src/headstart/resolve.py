@@ -10,7 +10,7 @@ from typing import Any
 from headstart.config.checks import METRICS
 from headstart.config.schema.data import HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
 from headstart.config.schema.root import Config
-from headstart.config.schema.weights import FileConfig, PretrainedConfig, RunConfig
+from headstart.config.schema.weights import STAGE, FileConfig, PretrainedConfig, RunConfig
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts, InputSpec
 from headstart.models.classifier import full_name, input_spec
@@ -142,7 +142,9 @@ def spec_of(config: Config) -> InputSpec:
 
 
 def _absolute(path: str) -> str:
-    """A path that holds from every folder: a run may be resumed from another."""
+    """A path that holds from every folder: a run may be resumed from another. A stage is no path yet."""
+    if path.startswith(STAGE):
+        return path
     return str(Path(path).expanduser().absolute())
 
 

@@ -12,6 +12,7 @@ from headstart.errors import HeadstartError, did_you_mean
 
 COMMANDS = {
     "train": "run an experiment, or with -m a sweep of them",
+    "plan": "print what an experiment would do: phases, layer groups, rates, penalties",
     "resume": "go on with an interrupted run",
     "runs": "list runs",
     "compare": "compare runs: each arm, and its paired gain over training from scratch",

@@ -40,6 +40,13 @@ compdef _headstart headstart
 """
 
 
+_FLAGS = {
+    "train": ("--multirun", "--config-dir", "--cfg", "--help", "--debug"),
+    "plan": ("--config-dir", "--plot", "--help", "--debug"),
+}
+"""Commands that take overrides, and their flags."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which shell."""
     parser.add_argument("shell", choices=("bash", "zsh"))
@@ -72,19 +79,17 @@ def candidates(line: str) -> list[str]:
         return [name for name in WHAT if name.startswith(word)]
     if before[0] == "completion":
         return [name for name in ("bash", "zsh") if name.startswith(word)]
-    return _of_train(word) if before[0] == "train" else []
+    return _of_train(word, before[0]) if before[0] in _FLAGS else []
 
 
-def _of_train(word: str) -> list[str]:
+def _of_train(word: str, command: str) -> list[str]:
     from headstart.cli.options import all_keys, group_choices
     from headstart.config.schema.root import GROUPS
 
     groups = [*GROUPS, "regularizer", "experiment"]
     keys = all_keys()
     if word.startswith("-"):
-        return [
-            flag for flag in ("--multirun", "--config-dir", "--cfg", "--help", "--debug") if flag.startswith(word)
-        ]
+        return [flag for flag in _FLAGS[command] if flag.startswith(word)]
     key, equals, value = word.partition("=")
     if equals:
         *done, value = value.split(",")

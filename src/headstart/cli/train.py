@@ -77,7 +77,8 @@ def _sweep(arguments: argparse.Namespace, config_dirs: tuple[str, ...], command:
     if len(failed) < len(outcomes):
         print()
         try:
-            show([folder], metric=None, how="table", plot=Path(folder, "comparison.png"))
+            curve = Path(folder, "curve.png") if jobs.curve else None
+            show([folder], metric=None, how="table", plot=Path(folder, "comparison.png"), curve=curve)
         except RecordError as error:
             print(f"No comparison: {error}")
     for outcome in failed:

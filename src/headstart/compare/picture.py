@@ -6,19 +6,14 @@ from pathlib import Path
 
 from headstart.compare.comparison import Comparison
 from headstart.compare.intervals import Estimate
-from headstart.errors import ConfigError
-from headstart.records.atomic import write_with
+from headstart.records.pictures import check_picture, write_picture
 
-SUFFIXES = (".png", ".svg", ".pdf")
 _INK, _BAR, _ZERO = "#1f2933", "#2a6f97", "#9aa5b1"
 
 
 def draw(comparison: Comparison, path: Path) -> None:
     """Write a picture of each arm's metric and gain; raises ConfigError for another kind of file."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--plot {path}: must end in {', '.join(SUFFIXES)}.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--plot {path}: there is no folder {path.parent}.")
+    check_picture(path)
     from matplotlib.figure import Figure
 
     rows = [row for row in comparison.rows if row.value is not None]
@@ -63,8 +58,7 @@ def draw(comparison: Comparison, path: Path) -> None:
         axes.set_axisbelow(True)
         axes.margins(x=0.16)
     figure.suptitle(f"95 % intervals of Student's t over {comparison.varies}", fontsize=9, color=_INK)
-    kind = path.suffix.lower().lstrip(".")
-    write_with(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150))
+    write_picture(figure, path)
 
 
 def _interval(axes: object, place: int, value: Estimate | None, *, signed: bool) -> None:

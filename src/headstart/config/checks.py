@@ -119,6 +119,13 @@ def _check_data(config: Config) -> None:
     options = getattr(data, "options", None)
     if options is not None and not isinstance(options, dict):
         raise ConfigError(f"data.options={options}: must be keys with values, such as {{split: letters}}.")
+    classes = data.classes
+    if classes is not None and (
+        not isinstance(classes, list)
+        or len(classes) < 2
+        or any(isinstance(name, bool) or not isinstance(name, int | str) for name in classes)
+    ):
+        raise ConfigError(f"data.classes={classes}: must be a list of two classes or more, such as [0,1,2].")
     if data.shots is not None and data.train_size is not None:
         raise ConfigError("data.shots and data.train_size are both set; choose one.")
     for key in ("mean", "std"):

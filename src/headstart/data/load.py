@@ -12,6 +12,7 @@ from headstart.config.schema.data import (
     TorchvisionConfig,
 )
 from headstart.data import transforms
+from headstart.data.class_subset import of_classes
 from headstart.data.datamodule import ImageDataModule, Split
 from headstart.data.fingerprint import scan, split_fingerprint
 from headstart.data.pictures import as_channels
@@ -56,6 +57,8 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
     Raises DataError where examples cannot be read, are too few, or leave a class out of a split.
     """
     source = open_source(data)
+    if data.classes is not None:
+        source = of_classes(source, data.classes)
     classes = len(source.class_names)
     if classes < 2:
         raise DataError(

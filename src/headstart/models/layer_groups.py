@@ -200,3 +200,18 @@ def _own(module: nn.Module) -> Iterable[str]:
 def _tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
     yield from model.named_parameters()
     yield from model.named_buffers()
+
+
+def depth(name: str, *, library: str) -> int:
+    """How many layer groups a backbone has, its head not counted; nothing is computed for it.
+
+    Raises ConfigError for an unknown backbone, or one without groups.
+    """
+    source = {"timm": timm_backbone, "torchvision": torchvision_backbone}[library]
+    full = source.full_name(name)
+    with torch.device("meta"):
+        backbone, _ = source.create(full, channels=3, size=source.input_spec(full).size, pool="auto", state=None)
+    groups, problem = backbone_groups(backbone, name=full, library=library)
+    if problem:
+        raise ConfigError(f"{problem}, so that they cannot be counted.")
+    return len(set(groups.values()))

@@ -16,6 +16,7 @@ from headstart.config.compose import checked, compose_node, configs, parse
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config, SweepConfig
 from headstart.errors import ConfigError
+from headstart.sweep.stages import NAME, Asked, each_group, stage_of
 
 _SHOWN_ERRORS = 8
 
@@ -26,8 +27,11 @@ class Job:
 
     overrides: tuple[str, ...]
     varied: tuple[str, ...]
-    """The overrides in which the jobs of the sweep differ."""
+    """What tells it from the other jobs: its name, or the overrides in which they differ."""
     config: Config
+    name: str = ""
+    needs: int | None = None
+    """The job whose weights it starts from, by its place in the sweep."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Jobs:
     name: str
     jobs: tuple[Job, ...]
     duplicates: int
+    curve: tuple[str, ...] = ()
+    """Keys of the axis of the sweep's curve, if it has one."""
 
 
 def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jobs:
@@ -50,37 +56,47 @@ def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jo
         axes = [_values(override) for override in parse(overrides)]
         chosen = next((axis for axis in axes if axis[0][0] == "experiment"), [("experiment", "null")])
         rest = [axis for axis in axes if axis[0][0] != "experiment"]
-        asked: list[dict[str, str]] = []
+        asked: list[Asked] = []
+        curve: tuple[str, ...] = ()
         for experiment in chosen:
-            from_file = _file_jobs(experiment)
+            start = {} if experiment[1] == "null" else dict([experiment])
+            from_file, axis = _file_jobs(experiment)
+            curve = curve or axis
             for combination in itertools.product(*rest):
-                asked += [{**dict([experiment]), **job, **dict(combination)} for job in from_file]
-        asked = [{k: v for k, v in job.items() if (k, v) != ("experiment", "null")} for job in asked]
+                given = dict(combination)
+                for job in from_file:
+                    ground = {**start, **job.ground, **given}
+                    asked.append(Asked({**start, **job.values, **given}, job.name, ground))
+        asked = [one for job in asked for one in each_group(job)]
         total = len(asked)
-        asked = [dict(items) for items in dict.fromkeys(tuple(job.items()) for job in asked)]
-        fixed = {item for item in (asked[0].items() if asked else ()) if all(item in job.items() for job in asked)}
-        jobs, errors, seen, duplicates = [], [], set(), total - len(asked)
-        for wanted in asked:
-            texts = tuple(f"{key}={value}" for key, value in wanted.items())
-            varied = tuple(f"{key}={value}" for key, value in wanted.items() if (key, value) not in fixed)
+        asked = list({json.dumps([job.name, job.values]): job for job in asked}.values())
+        fixed = {item for item in asked[0].values.items() if all(item in job.values.items() for job in asked)}
+        jobs: list[Job] = []
+        errors, seen, duplicates = [], set(), total - len(asked)
+        places: dict[int, int] = {}
+        for i, wanted in enumerate(asked):
+            texts = tuple(f"{key}={value}" for key, value in wanted.values.items())
+            varied = wanted.words(fixed)
             try:
+                needs = stage_of(wanted, asked[:i])
                 config = checked(compose_node(texts))
             except ConfigError as error:
                 errors.append(f"{' '.join(varied) or 'the job'}: {error}")
                 continue
             config.sweep = SweepConfig()
-            identity = json.dumps(to_plain(config), sort_keys=True)
-            if identity in seen:
+            identity = json.dumps([to_plain(config), needs], sort_keys=True)
+            if identity in seen and not wanted.name:
                 duplicates += 1
                 continue
             seen.add(identity)
-            jobs.append(Job(texts, varied, config))
+            places[i] = len(jobs)
+            jobs.append(Job(texts, varied, config, wanted.name, None if needs is None else places.get(needs)))
     if errors:
         raise ConfigError(listed(errors, of=len(asked)))
     if not jobs:
         raise ConfigError("the sweep has no jobs: an axis is empty.")
     names = "-".join(value for _, value in chosen if value != "null")
-    return Jobs(name=names or "sweep", jobs=tuple(jobs), duplicates=duplicates)
+    return Jobs(name=names or "sweep", jobs=tuple(jobs), duplicates=duplicates, curve=curve)
 
 
 def listed(errors: Sequence[str], *, of: int) -> str:
@@ -110,10 +126,10 @@ def _values(override: Override) -> list[tuple[str, str]]:
     return values
 
 
-def _file_jobs(experiment: tuple[str, str]) -> list[dict[str, str]]:
-    """The jobs that an experiment file lists, as key -> value text; one empty job where it lists none."""
+def _file_jobs(experiment: tuple[str, str]) -> tuple[list[Asked], tuple[str, ...]]:
+    """The jobs that an experiment file lists, one empty job where it lists none; and the keys of its curve."""
     if experiment[1] == "null":
-        return [{}]
+        return [Asked({})], ()
     node = compose_node([f"{experiment[0]}={experiment[1]}"])
     where = f"experiment={experiment[1]}"
     entries = _plain(node, "sweep.list", list, where) or [{}]
@@ -130,9 +146,10 @@ def _file_jobs(experiment: tuple[str, str]) -> list[dict[str, str]]:
     for entry in entries:
         if not isinstance(entry, dict):
             raise ConfigError(f"{where}: an entry of sweep.list must be keys with values, not {entry!r}.")
-        own = {str(key): _text(value) for key, value in entry.items()}
-        jobs += [{**own, **dict(combination)} for combination in itertools.product(*axes)]
-    return jobs
+        own = {str(key): _text(value) for key, value in entry.items() if key != NAME}
+        for combination in itertools.product(*axes):
+            jobs.append(Asked({**own, **dict(combination)}, str(entry.get(NAME, "")), dict(combination)))
+    return jobs, tuple(str(key) for key in _plain(node, "sweep.curve", list, where))
 
 
 def _plain(node: DictConfig, key: str, kind: type, where: str) -> Any:

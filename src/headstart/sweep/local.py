@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ from typing import Any
 
 from headstart.config.paths import output_dir_of
 from headstart.config.plain import from_plain, to_plain
+from headstart.config.schema.root import Config
 from headstart.errors import HeadstartError, RecordError
 from headstart.records.atomic import write_json
 from headstart.records.store import SWEEP, new_sweep_folder, now, read_record, write_record
@@ -31,6 +32,10 @@ class Outcome:
 
     overrides: list[str]
     varied: str
+    name: str = ""
+    job_key: str = ""
+    needs: int | None = None
+    """Place in the table of the job whose weights it starts from."""
     status: str = "waiting"
     run: str | None = None
     error: str | None = None
@@ -45,10 +50,13 @@ def run_jobs(jobs: Jobs, *, command: Sequence[str], say: Callable[[str], None]) 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["headstart.experiment"])
     say("checking the jobs ...")
-    check_jobs(jobs.jobs, context)
+    keys = check_jobs(jobs.jobs, context)
     output_dir = output_dir_of(jobs.jobs[0].config)
     folder = new_sweep_folder(output_dir, name=jobs.name)
-    outcomes = [Outcome(list(job.overrides), " ".join(job.varied)) for job in jobs.jobs]
+    outcomes = [
+        Outcome(list(job.overrides), " ".join(job.varied), job.name, key, job.needs)
+        for job, key in zip(jobs.jobs, keys, strict=True)
+    ]
     started = now()
 
     def write() -> None:
@@ -58,6 +66,7 @@ def run_jobs(jobs: Jobs, *, command: Sequence[str], say: Callable[[str], None]) 
             "name": folder.name,
             "command": list(command),
             "started": started,
+            "curve": list(jobs.curve),
             "jobs": table,
         }
         write_json(folder / SWEEP, value)
@@ -70,7 +79,11 @@ def run_jobs(jobs: Jobs, *, command: Sequence[str], say: Callable[[str], None]) 
             outcome.status = "running"
             write()
             try:
-                _run_apart(job, outcome, context, command=command, sweep=folder.name)
+                config = _with_stage(job, outcomes)
+                if config is None:
+                    outcome.status, outcome.error = "failed", "the job whose weights it needs has not completed"
+                else:
+                    _run_apart(config, outcome, context, command=command, sweep=folder.name)
             except KeyboardInterrupt:
                 outcome.status = "interrupted"
                 write()
@@ -83,21 +96,32 @@ def run_jobs(jobs: Jobs, *, command: Sequence[str], say: Callable[[str], None]) 
     return folder, outcomes
 
 
+def _with_stage(job: Job, outcomes: Sequence[Outcome]) -> Config | None:
+    """The job's config with the run of the job that it needs in its place; None where that has not completed."""
+    if job.needs is None:
+        return job.config
+    stage = outcomes[job.needs]
+    if stage.status != "completed" or stage.run is None:
+        return None
+    path = str((output_dir_of(job.config) / "runs" / stage.run).absolute())
+    return replace(job.config, weights=replace(job.config.weights, path=path))  # type: ignore[call-arg]
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run_apart(job: Job, outcome: Outcome, context: Any, *, command: Sequence[str], sweep: str) -> None:
+def _run_apart(config: Config, outcome: Outcome, context: Any, *, command: Sequence[str], sweep: str) -> None:
     """One job in a fresh process; what it says through the pipe fills `outcome`."""
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
         target=_work,
-        args=(to_plain(job.config), list(command), sweep, theirs),
+        args=(to_plain(config), list(command), sweep, theirs),
         name=f"headstart {outcome.varied}",
     )
     process.start()
     theirs.close()
-    output_dir = output_dir_of(job.config)
+    output_dir = output_dir_of(config)
     try:
         while True:
             try:

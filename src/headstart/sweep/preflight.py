@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from headstart.config.identity import job_key
 from headstart.config.plain import from_plain, to_plain
+from headstart.config.schema.root import Config
 from headstart.errors import ConfigError, HeadstartError
 from headstart.sweep.expand import Job, listed
 
-_GROUPS = ("backbone", "weights", "strategy", "head", "data")
-"""What decides whether a job can start; jobs that share it are checked once."""
+if TYPE_CHECKING:
+    from headstart.preparation import Prepared
+
+_APART = ("seed", "optimizer", "logger", "output_dir")
+"""What has no part in whether a job can start; jobs that share all else are checked once."""
 
 
-def check_jobs(jobs: Sequence[Job], context: ForkServerContext) -> None:
-    """Prepare each distinct set-up in a process of its own, and throw it away.
+def check_jobs(jobs: Sequence[Job], context: ForkServerContext) -> list[str]:
+    """Prepare each distinct set-up in a process of its own, and throw it away; returns a job key per job.
 
-    Raises ConfigError that lists every job that could not start.
+    Where a job needs the weights of another, that one's job key stands for their digest. Raises ConfigError
+    that lists every job that could not start.
     """
-    setups: dict[str, list[Job]] = {}
-    for job in jobs:
-        plain = to_plain(job.config)
-        plain["data"].pop("split_seed")
-        setups.setdefault(json.dumps([plain[group] for group in _GROUPS], sort_keys=True), []).append(job)
     ours, theirs = context.Pipe(duplex=False)
-    firsts = [to_plain(members[0].config) for members in setups.values()]
-    process = context.Process(target=_check, args=(firsts, theirs), name="headstart preflight")
+    asked = [(to_plain(job.config), job.needs) for job in jobs]
+    process = context.Process(target=_check, args=(asked, theirs), name="headstart preflight")
     process.start()
     theirs.close()
     errors: list[str] = []
+    keys: list[str] = []
     try:
-        for members in setups.values():
-            problem = ours.recv()
+        for job in jobs:
+            problem, key = ours.recv()
+            keys.append(key)
             if problem:
-                errors += [f"{' '.join(job.varied) or 'the job'}: {problem}" for job in members]
+                errors.append(f"{' '.join(job.varied) or 'the job'}: {problem}")
     except EOFError:
         raise RuntimeError("the check of the jobs ended without an answer") from None
     finally:
@@ -46,19 +50,55 @@ def check_jobs(jobs: Sequence[Job], context: ForkServerContext) -> None:
             process.kill()
     if errors:
         raise ConfigError(listed(errors, of=len(jobs)))
+    return keys
 
 
-def _check(configs: list[dict[str, Any]], pipe: Connection) -> None:
-    """In its own process: prepare each, and send back what is wrong with it."""
-    from headstart.preparation import prepare
+def _check(asked: list[tuple[dict[str, Any], int | None]], pipe: Connection) -> None:
+    """In its own process: prepare each, and send back what is wrong with it, or its key."""
+    from headstart.preparation import Rehearsal, prepare
 
-    for plain in configs:
+    rehearsal = Rehearsal()
+    known: dict[str, Prepared | HeadstartError] = {}
+    keys: list[str] = []
+    for plain, needs in asked:
+        config = from_plain(plain)
+        setup = _setup(plain)
         try:
-            prepare(from_plain(plain))
-        except HeadstartError as error:
-            pipe.send(str(error))
+            if setup not in known:
+                try:
+                    known[setup] = _light(prepare(config, rehearsal=rehearsal))
+                except HeadstartError as error:
+                    known[setup] = error
         except KeyboardInterrupt:
             return
-        else:
-            pipe.send("")
+        found = known[setup]
+        if isinstance(found, HeadstartError):
+            keys.append("")
+            pipe.send((str(found), ""))
+            continue
+        digest = f"job:{keys[needs]}" if needs is not None else found.weights.sha256 if found.weights else ""
+        keys.append(_key(config, found, digest))
+        pipe.send(("", keys[-1]))
     pipe.close()
+
+
+def _setup(plain: dict[str, Any]) -> str:
+    kept = {key: value for key, value in plain.items() if key not in _APART}
+    kept["data"] = {key: value for key, value in plain["data"].items() if key != "split_seed"}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _light(prepared: Prepared) -> Prepared:
+    """Without the model, whose memory is not needed any more."""
+    return replace(prepared, built=None, penalties=None)  # type: ignore[arg-type]
+
+
+def _key(config: Config, prepared: Prepared, digest: str) -> str:
+    """The job's key: its own config, resolved as that of its set-up was."""
+    resolved = replace(
+        prepared.config,
+        seed=config.seed,
+        optimizer=config.optimizer,
+        data=replace(prepared.config.data, split_seed=config.data.split_seed),
+    )
+    return job_key(resolved, data_fingerprint=prepared.facts.fingerprint, weights_sha256=digest)

@@ -37,6 +37,11 @@ class DataConfig:
         choices=("none", "light"),
     )
     batch_size: int = option(32, "Images per step.", least=1)
+    classes: Any = option(
+        None,
+        "The classes to use, by name or number from 0, in that order; the rest is left out.",
+        auto="all of them",
+    )
     train_size: Any = option(
         None, "Training examples used: a count, or a share below 1.", above=0, auto="all there are"
     )

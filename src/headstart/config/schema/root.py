@@ -29,6 +29,9 @@ class SweepConfig:
     """The jobs of an experiment that is a sweep; `headstart train -m` runs them."""
 
     list: Any = option([], "Sets of overrides, such as {weights: scratch, strategy: full}; one arm each.")
+    curve: Any = option(
+        [], "Keys of an axis along which the jobs count: curve.png has a line per name over the first that is set."
+    )
     grid: Any = option({}, "Keys with lists of values; every entry of `list` is run with each combination.")
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from headstart.config.schema.option import option, required
 
+STAGE = "stage:"
+"""What `weights.path` begins with where it names another job of the same experiment file."""
+
 
 @dataclass
 class WeightsConfig:

@@ -1,0 +1,97 @@
+"""Print what an experiment would do, without running it: phases, layer groups, rates, penalties, additions.
+
+headstart plan strategy=gradual backbone=resnet18 weights=scratch
+headstart plan strategy=full strategy.layer_decay=0.75 --plot rates.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headstart.planning import Description
+    from headstart.preparation import Prepared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The same overrides as `headstart train`."""
+    parser.add_argument("overrides", nargs="*", help="key=value, as for `headstart train`")
+    parser.add_argument("--config-dir", action="append", default=[], help="folder of further configs")
+    parser.add_argument("--plot", type=Path, help="draw each layer group's rate over the run (.png, .svg or .pdf)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare the experiment as a run would, print its plan, and leave nothing behind."""
+    from headstart.config.compose import compose
+    from headstart.errors import ConfigError
+
+    config = compose(arguments.overrides, config_dirs=tuple(arguments.config_dir))
+    if config.sweep.list or config.sweep.grid:
+        raise ConfigError(
+            "this experiment is a sweep; plan one of its jobs: `headstart train -m --cfg job` lists them."
+        )
+    from headstart.planning import describe, draw
+    from headstart.preparation import prepare
+    from headstart.records.pictures import check_picture
+
+    if arguments.plot:
+        check_picture(arguments.plot)
+    prepared = prepare(config)
+    show(prepared, describe(prepared))
+    if arguments.plot:
+        draw(prepared, arguments.plot)
+        print(f"Picture: {arguments.plot}")
+    return 0
+
+
+def show(prepared: Prepared, description: Description) -> None:
+    """Print the plan as text, as wide as the terminal or 110 columns."""
+    from rich.console import Console
+
+    config, facts, budget = prepared.config, prepared.facts, prepared.budget
+    sizes = ", ".join(f"{count} {name}" for name, count in facts.sizes.items())
+    origin = prepared.weights.name if prepared.weights else "random"
+    print(f"backbone   {config.backbone.name} ({config.weights.source}: {origin})")
+    print(f"data       {config.data.source}: {facts.num_classes} classes, {sizes}; {facts.image_size} pixels")
+    print(
+        f"budget     {budget.total_steps} steps, {budget.total_steps / budget.steps_per_epoch:g} epochs of "
+        f"{budget.steps_per_epoch}, batches of {config.data.batch_size}"
+    )
+    print(
+        f"optimizer  {config.optimizer.name}, rate {config.optimizer.lr:g}, weight decay "
+        f"{config.optimizer.weight_decay:g}; schedule {config.schedule.name}, begins anew with each "
+        f"{config.schedule.restart}"
+    )
+    frozen = description.parameters - description.trainable
+    print(f"strategy   {config.strategy.name}: {description.trainable:,} parameters train, {frozen:,} are frozen")
+    if description.additions:
+        print(f"additions  {config.strategy.name}: {description.additions:,} new parameters")
+    print(f"penalties  {'; '.join(description.penalties) or 'none'}")
+    for note in description.notes:
+        print(f"note       {note}")
+    Console(width=None if sys.stdout.isatty() else 110).print(_table(description))
+
+
+def _table(description: Description) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, side in (("layer group", "left"), ("parameters", "right"), ("trainable", "right")):
+        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    for i, phase in enumerate(description.phases, start=1):
+        # one phase has room for words, many have not
+        steps = f"steps {phase.start}-{phase.end}" if len(description.phases) < 4 else f"{phase.start}-{phase.end}"
+        lines = [f"phase {i}", steps, f"norm {phase.normalization}"]
+        if phase.kinds:
+            lines.append(f"only {', '.join(phase.kinds)}")
+        table.add_column("\n".join(lines), justify="right")
+    for row in description.groups:
+        rates = ["frozen" if rate is None else f"{rate:.2g}" for rate in row.rates]
+        table.add_row(row.name, f"{row.parameters:,}", f"{row.trainable:,}", *rates)
+    return table
