@@ -6,7 +6,7 @@ import gc
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +26,8 @@ from headstart.records.atomic import write_text
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, new_run_folder, now, read_record, write_record
 from headstart.training import fit
-from headstart.training.engine import Fitted, finish_checkpoints
+from headstart.training.distributed import READY, other_ranks
+from headstart.training.engine import Fitted, Machine, finish_checkpoints, fit_along
 from headstart.training.loggers import RunLogger, build_logger
 from headstart.training.losses import build_loss
 from headstart.training.module import TransferModule
@@ -129,7 +130,43 @@ def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float,
 
 def _fit(prepared: Prepared, folder: Path, logger: RunLogger | None, *, resume: bool) -> Fitted:
     config = prepared.config
-    module = TransferModule(
+    with other_ranks(folder, devices=config.trainer.devices, resume=resume):
+        return fit(
+            _module(prepared),
+            prepared.data,
+            folder=folder,
+            budget=prepared.budget,
+            machine=_machine(config),
+            gradient_clip_val=config.trainer.gradient_clip_val,
+            monitor=config.trainer.monitor,
+            tested=config.trainer.checkpoint,
+            progress=config.trainer.progress,
+            loggers=[logger] if logger else [],
+            every_n_steps=config.logger.every_n_steps if isinstance(config.logger, SteppedConfig) else None,
+            resume=resume,
+        )
+
+
+def train_rank(folder: str, *, resume: bool) -> None:
+    """In a process of its own: train along with the run in `folder`, from the config that is frozen there."""
+    prepared = prepare(read_config(Path(folder) / CONFIG))
+    print(READY, flush=True)
+    with suppress(KeyboardInterrupt):
+        fit_along(
+            _module(prepared),
+            prepared.data,
+            folder=Path(folder),
+            budget=prepared.budget,
+            machine=_machine(prepared.config),
+            gradient_clip_val=prepared.config.trainer.gradient_clip_val,
+            monitor=prepared.config.trainer.monitor,
+            resume=resume,
+        )
+
+
+def _module(prepared: Prepared) -> TransferModule:
+    config = prepared.config
+    return TransferModule(
         prepared.built.model,
         layers=prepared.built.layers,
         plan=prepared.plan,
@@ -139,23 +176,13 @@ def _fit(prepared: Prepared, folder: Path, logger: RunLogger | None, *, resume: 
         task=prepared.facts.task,
         seed=config.seed,
         penalties=prepared.penalties,
+        mixup_alpha=config.data.mixup_alpha or 0.0,
     )
-    return fit(
-        module,
-        prepared.data,
-        folder=folder,
-        budget=prepared.budget,
-        accelerator=config.trainer.accelerator,
-        precision=config.trainer.precision,
-        deterministic=config.trainer.deterministic,
-        gradient_clip_val=config.trainer.gradient_clip_val,
-        monitor=config.trainer.monitor,
-        tested=config.trainer.checkpoint,
-        progress=config.trainer.progress,
-        loggers=[logger] if logger else [],
-        every_n_steps=config.logger.every_n_steps if isinstance(config.logger, SteppedConfig) else None,
-        resume=resume,
-    )
+
+
+def _machine(config: Config) -> Machine:
+    trainer = config.trainer
+    return Machine(trainer.accelerator, trainer.devices, trainer.precision, trainer.deterministic)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from headstart.config.paths import output_dir_of
 from headstart.config.schema.root import Config
 from headstart.config.schema.weights import STAGE, LoadedConfig, RunConfig
 from headstart.data import ImageDataModule, load_data
+from headstart.data.load import bit_image_size
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts
 from headstart.models.classifier import Built, build_classifier
@@ -64,8 +65,10 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
     """
     check_writable(output_dir_of(config))
     check_logger(config.logger)
+    if config.data.augment == "bit" and config.data.image_size is None:
+        config = replace(config, data=replace(config.data, image_size=bit_image_size(config.data)))
     config = resolve(config)
-    torch.set_num_threads(config.trainer.threads or 1)
+    torch.set_num_threads(max(1, (config.trainer.threads or 1) // config.trainer.devices))
     set_determinism(config.trainer.deterministic)
     awaited = isinstance(config.weights, RunConfig) and config.weights.path.startswith(STAGE)
     if awaited and rehearsal is None:

@@ -10,6 +10,7 @@ from typing import Any
 from headstart.config.checks import METRICS
 from headstart.config.schema.data import HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
 from headstart.config.schema.root import Config
+from headstart.config.schema.schedule import BitHyperRuleConfig
 from headstart.config.schema.weights import STAGE, FileConfig, PretrainedConfig, RunConfig
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts, InputSpec
@@ -17,6 +18,7 @@ from headstart.models.classifier import full_name, input_spec
 from headstart.models.weights import resolve_origin
 from headstart.training.losses import resolve_loss
 from headstart.training.metrics import default_monitor
+from headstart.training.schedules import bit_rule
 
 DEFAULT_EPOCHS = 10
 
@@ -35,6 +37,8 @@ def resolve(config: Config) -> Config:
     elif isinstance(weights, FileConfig | RunConfig):
         weights = replace(weights, path=_absolute(weights.path))
     accelerator = resolve_accelerator(config.trainer.accelerator)
+    if accelerator == "gpu" and config.trainer.devices > gpu_count():
+        raise ConfigError(f"trainer.devices={config.trainer.devices}: there are {gpu_count()} GPUs here.")
     trainer = replace(
         config.trainer,
         max_epochs=resolve_epochs(config),
@@ -56,7 +60,7 @@ def resolve(config: Config) -> Config:
 
 
 def resolve_for_data(config: Config, facts: DataFacts) -> Config:
-    """Replace what depends on the labels: the loss and the metric that chooses the checkpoint.
+    """Replace what depends on the data: the loss, the metric that chooses the checkpoint, and what BiT's rule says.
 
     Raises ConfigError where what was named does not fit them.
     """
@@ -66,17 +70,24 @@ def resolve_for_data(config: Config, facts: DataFacts) -> Config:
     elif monitor.removeprefix("val/") not in METRICS[facts.task]:
         known = ", ".join(f"val/{name}" for name in METRICS[facts.task])
         raise ConfigError(f"trainer.monitor={monitor}: is no metric of a {facts.task} task; it has {known}.")
+    trainer, alpha = replace(config.trainer, monitor=monitor), config.data.mixup_alpha
+    if isinstance(config.schedule, BitHyperRuleConfig):
+        steps, by_rule = bit_rule(facts.sizes["train"])
+        alpha = by_rule if alpha is None else alpha
+        if trainer.max_steps is None and trainer.max_epochs is None:
+            trainer = replace(trainer, max_steps=steps[-1])
     return replace(
         config,
-        trainer=replace(config.trainer, monitor=monitor),
+        trainer=trainer,
+        data=replace(config.data, mixup_alpha=alpha or 0.0),
         loss=replace(config.loss, name=resolve_loss(config.loss, facts)),
     )
 
 
 def resolve_epochs(config: Config) -> int | None:
     """The budget in epochs, unless it is given in steps."""
-    if config.trainer.max_steps is not None:
-        return None
+    if config.trainer.max_steps is not None or isinstance(config.schedule, BitHyperRuleConfig):
+        return config.trainer.max_epochs
     return config.trainer.max_epochs or DEFAULT_EPOCHS
 
 
@@ -88,6 +99,13 @@ def resolve_accelerator(choice: str) -> str:
     if choice == "gpu" and not there:
         raise ConfigError("trainer.accelerator=gpu: PyTorch finds no GPU here; `headstart doctor` says more.")
     return "gpu" if choice != "cpu" and there else "cpu"
+
+
+def gpu_count() -> int:
+    """GPUs that PyTorch finds."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def resolve_precision(choice: str, *, accelerator: str) -> str:

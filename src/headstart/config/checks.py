@@ -73,6 +73,11 @@ def _check_budget(config: Config) -> None:
     trainer = config.trainer
     if trainer.max_epochs is not None and trainer.max_steps is not None:
         raise ConfigError("trainer.max_epochs and trainer.max_steps are both set; choose one.")
+    if config.data.batch_size % trainer.devices:
+        size = config.data.batch_size
+        raise ConfigError(
+            f"trainer.devices={trainer.devices}: data.batch_size={size} cannot be divided among them."
+        )
     if trainer.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", trainer.max_time):
         raise ConfigError(f"trainer.max_time={trainer.max_time}: must be DD:HH:MM:SS, such as 00:01:30:00.")
     if trainer.max_time is not None and not trainer.max_time.strip("0:"):
@@ -134,6 +139,8 @@ def _check_data(config: Config) -> None:
             raise ConfigError(f"data.{key}={values}: must be one number, or one per channel ({data.channels}).")
     if data.interpolation == "lanczos" and data.channels not in (1, 3, 4):
         raise ConfigError(f"data.interpolation=lanczos: is for 1, 3 or 4 channels, not {data.channels}.")
+    if "co_tuning" in config.regularizer and data.mixup_alpha:
+        raise ConfigError("regularizer=co_tuning: relates single images to classes; leave out data.mixup_alpha.")
     weights = config.loss.class_weights
     if not (weights in ("none", "balanced") or isinstance(weights, list)):
         raise ConfigError(f"loss.class_weights={weights}: must be none, balanced or a list of numbers.")

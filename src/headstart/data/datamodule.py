@@ -93,17 +93,35 @@ class ImageDataset(Dataset[Batch]):
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, position) of every example, in an order drawn from (seed, epoch), or in their own order.
 
+    Where several processes train together, each has its share of every batch, all of the same size: the last
+    batch leaves out what cannot be divided.
+
     The epoch is asked for, not told: Lightning tells samplers the wrong one after a resume (its count of
     processed epochs runs ahead by one), and asks for the first batches before it tells.
     """
 
-    def __init__(self, length: int, *, seed: int, epoch: Callable[[], int] | None) -> None:
+    def __init__(
+        self,
+        length: int,
+        *,
+        seed: int,
+        epoch: Callable[[], int] | None,
+        batch_size: int = 1,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.length = length
         self.seed = seed
         self.epoch = epoch
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world = world
 
     def __len__(self) -> int:
-        return self.length
+        if self.world == 1:
+            return self.length
+        whole, rest = divmod(self.length, self.batch_size)
+        return whole * (self.batch_size // self.world) + rest // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         if self.epoch is None:
@@ -111,7 +129,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
         epoch = self.epoch()
         generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
         order: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        if self.world > 1:
+            order = [
+                position
+                for start in range(0, self.length, self.batch_size)
+                for position in self._share(order, start)
+            ]
         return iter([(epoch, position) for position in order])
+
+    def _share(self, order: list[int], start: int) -> list[int]:
+        """This process's share of the batch that begins at `start`."""
+        batch = order[start : start + self.batch_size]
+        size = len(batch) // self.world
+        return batch[self.rank * size : (self.rank + 1) * size]
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -140,6 +170,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.rank, self.world = 0, 1
         self.epoch: Callable[[], int] = lambda: 0
         """The epoch that is about to begin, counted from 0; whoever trains sets it."""
 
@@ -178,15 +209,19 @@ class ImageDataModule(pl.LightningDataModule):
             random=shuffle and self.augment != "none",
             keep=self.num_workers == 0,
         )
-        rest = len(split.indices) % self.batch_size
+        rest = len(split.indices) % self.batch_size // (self.world if shuffle else 1)
+        sampler = EpochSampler(len(dataset), seed=self.seed, epoch=None)
+        if shuffle:
+            share = {"batch_size": self.batch_size, "rank": self.rank, "world": self.world}
+            sampler = EpochSampler(len(dataset), seed=self.seed, epoch=self.epoch, **share)
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), seed=self.seed, epoch=self.epoch if shuffle else None),
+            batch_size=self.batch_size // self.world if shuffle else self.batch_size,
+            sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            drop_last=shuffle and rest == 1 and len(split.indices) > 1,
+            drop_last=shuffle and rest == 1 and len(sampler) > 1,
             # without one of its own the loader draws a seed from the global generator, at moments that differ
             generator=torch.Generator().manual_seed(derive(self.seed, "loader", name)),
             worker_init_fn=_one_thread,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from headstart.config.schema.data import (
     DataConfig,
@@ -51,6 +52,13 @@ def open_source(data: DataConfig) -> Source:
     raise ConfigError(f"data.source={data.source}: there is no such source.")
 
 
+def bit_image_size(data: DataConfig) -> int:
+    """The side in pixels that BiT-HyperRule gives images as large as the first training image."""
+    picture = open_source(data).splits["train"].image(0)
+    width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
+    return transforms.bit_size(height, width)
+
+
 def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num_workers: int) -> ImageDataModule:
     """Read, check and split the data; `spec` is what the backbone expects, options already applied.
 
@@ -85,7 +93,7 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
         splits=splits,
         facts=facts,
         train_geometry=transforms.training(spec, augment=data.augment),
-        eval_geometry=transforms.evaluation(spec),
+        eval_geometry=transforms.evaluation_for(spec, augment=data.augment),
         normalize=transforms.Normalize(spec.mean, spec.std),
         augment=data.augment,
         batch_size=data.batch_size,

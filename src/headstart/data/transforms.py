@@ -56,6 +56,12 @@ def training(spec: InputSpec, *, augment: str) -> Geometry:
     """
     if augment == "none":
         return evaluation(spec)
+    if augment == "bit":
+        resized = v2.Resize(
+            bit_precrop(spec.size), interpolation=str_to_interp_mode(spec.interpolation), antialias=True
+        )
+        bit: Geometry = v2.Compose([resized, v2.RandomCrop(spec.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+        return bit
     light: Geometry = v2.Compose(
         [
             v2.RandomResizedCrop(
@@ -69,6 +75,28 @@ def training(spec: InputSpec, *, augment: str) -> Geometry:
         ]
     )
     return light
+
+
+def _resized(spec: InputSpec, size: list[int]) -> v2.Resize:
+    return v2.Resize(size, interpolation=str_to_interp_mode(spec.interpolation), antialias=True)
+
+
+def bit_size(height: int, width: int) -> int:
+    """Side in pixels that BiT-HyperRule trains images of this size at."""
+    return 128 if height * width < 96 * 96 else 480
+
+
+def bit_precrop(size: tuple[int, int]) -> list[int]:
+    """What BiT-HyperRule resizes to before it crops: 160 for 128, 512 for 480."""
+    return [round(side * (160 / 128 if side <= 128 else 512 / 480)) for side in size]
+
+
+def evaluation_for(spec: InputSpec, *, augment: str) -> Geometry:
+    """What evaluation images go through: BiT's are resized to the size itself, others as timm evaluates them."""
+    if augment != "bit":
+        return evaluation(spec)
+    whole: Geometry = v2.Compose([_resized(spec, list(spec.size)), v2.PILToTensor()])
+    return whole
 
 
 def describe(geometry: Geometry, normalize: Normalize) -> str:

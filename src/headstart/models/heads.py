@@ -19,8 +19,13 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 def build_head(config: HeadConfig, *, features: int, classes: int) -> nn.Sequential:
     """The head that `config` describes: (n, features) -> (n, classes)."""
     if isinstance(config, MlpHeadConfig):
-        return mlp(features, config.hidden, classes, activation=config.activation, dropout=config.dropout)
-    return mlp(features, (), classes, activation="relu", dropout=config.dropout)
+        head = mlp(features, config.hidden, classes, activation=config.activation, dropout=config.dropout)
+    else:
+        head = mlp(features, (), classes, activation="relu", dropout=config.dropout)
+    if config.init == "zero":
+        for parameter in head[-1].parameters():
+            nn.init.zeros_(parameter)
+    return head
 
 
 def mlp(features: int, hidden: Sequence[int], classes: int, *, activation: str, dropout: float) -> nn.Sequential:

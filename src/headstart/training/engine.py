@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunFailed
@@ -30,6 +32,7 @@ from headstart.training.checkpoints import (
     read_checkpoint,
     save_weights,
 )
+from headstart.training.distributed import rank_of
 from headstart.training.history import History
 from headstart.training.loggers import RunLogger
 from headstart.training.module import TransferModule
@@ -44,6 +47,8 @@ _EXPECTED_WARNINGS = (
     ".*GPU available but not used.*",
     ".*The `srun` command is available.*",
     ".*Trying to infer the `batch_size`.*",
+    ".*It is recommended to use `.*sync_dist=True.*",  # each process has scored the whole split
+    ".*find_unused_parameters=True was specified.*",  # it is right in some phases only
 )
 
 
@@ -55,6 +60,16 @@ class Budget:
     steps_per_epoch: int
     max_time: str | None = None
     patience: int | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run trains on, and how exactly."""
+
+    accelerator: str
+    devices: int
+    precision: str
+    deterministic: bool
 
 
 @dataclass(frozen=True)
@@ -78,9 +93,7 @@ def fit(
     *,
     folder: Path,
     budget: Budget,
-    accelerator: str,
-    precision: str,
-    deterministic: bool,
+    machine: Machine,
     gradient_clip_val: float | None,
     monitor: str,
     tested: str,
@@ -102,44 +115,12 @@ def fit(
         steps_per_epoch=budget.steps_per_epoch,
         monitor=monitor,
     )
-    callbacks: list[pl.Callback] = [history, best, report]
-    if budget.patience is not None:
-        mode = "min" if lower_is_better(monitor) else "max"
-        callbacks.append(EarlyStopping(monitor, mode=mode, patience=budget.patience, check_finite=False))
-    callbacks.append(
-        ModelCheckpoint(
-            dirpath=folder / FOLDER,
-            filename=Path(RESUME).stem,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-    )
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            precision=precision,  # type: ignore[arg-type]
-            deterministic=deterministic,
-            gradient_clip_val=gradient_clip_val,
-            max_steps=budget.total_steps,
-            max_epochs=-1,
-            max_time=budget.max_time,
-            callbacks=callbacks,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            # or Lightning takes charge of a SLURM job's signals
-            plugins=[LightningEnvironment(), WholeCheckpoints()],
-        )
-        data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
-        began = time.monotonic()
-        checkpoint = folder / FOLDER / RESUME
-        state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
+    stopping = _stopping(folder, budget, monitor=monitor)
+    callbacks: list[pl.Callback] = [history, best, report, *stopping]
+    checkpoint = folder / FOLDER / RESUME
+    state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
+    began = time.monotonic()
+    with _quiet():
         if state:
             history.restore(int(state["global_step"]))
         if state and _has_ended(state, budget):  # Lightning would train on, or fail, from its own last step
@@ -147,6 +128,9 @@ def fit(
             best.load_state_dict(_state_of(state, BestWeights))
             steps, early = int(state["global_step"]), bool(_state_of(state, EarlyStopping).get("stopped_epoch"))
         else:
+            trainer = _trainer(
+                data, budget, machine, callbacks, gradient_clip_val, several_phases=len(module.plan.phases) > 1
+            )
             trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if state else None, weights_only=True)
             module.stop_if_diverged()
             steps = trainer.global_step
@@ -154,7 +138,7 @@ def fit(
             if not steps:
                 raise RunFailed("trainer.max_time ended before the first step; allow more time.")
             if history.last_step < steps:  # stopped inside an epoch
-                trainer.validate(module, datamodule=data, verbose=False)
+                _alone(trainer, data, budget, machine, callbacks).validate(module, datamodule=data, verbose=False)
         fit_seconds = history.seconds_before + time.monotonic() - began
 
         began = time.monotonic()
@@ -162,7 +146,7 @@ def fit(
         fold(module.model)
         if tested == "best":
             load_weights(folder / FOLDER / BEST, module.model)
-        trainer.test(module, datamodule=data, verbose=False)
+        _alone(None, data, budget, machine, []).test(module, datamodule=data, verbose=False)
         test_seconds = time.monotonic() - began
 
     tested_step = best.best["step"] if tested == "best" else history.last_step
@@ -179,6 +163,107 @@ def fit(
         fit_seconds=fit_seconds,
         test_seconds=test_seconds,
     )
+
+
+def fit_along(
+    module: TransferModule,
+    data: ImageDataModule,
+    *,
+    folder: Path,
+    budget: Budget,
+    machine: Machine,
+    gradient_clip_val: float | None,
+    monitor: str,
+    resume: bool,
+) -> None:
+    """The part in `fit` of every process but the first: train along, write nothing, and be done."""
+    checkpoint = folder / FOLDER / RESUME
+    state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
+    if state and _has_ended(state, budget):
+        return
+    with _quiet():
+        callbacks = _stopping(folder, budget, monitor=monitor)
+        trainer = _trainer(
+            data, budget, machine, callbacks, gradient_clip_val, several_phases=len(module.plan.phases) > 1
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if state else None, weights_only=True)
+
+
+def _stopping(folder: Path, budget: Budget, *, monitor: str) -> list[pl.Callback]:
+    """What every process has: early stopping, where it is asked for, and the checkpoint of each epoch."""
+    callbacks: list[pl.Callback] = []
+    if budget.patience is not None:
+        mode = "min" if lower_is_better(monitor) else "max"
+        callbacks.append(EarlyStopping(monitor, mode=mode, patience=budget.patience, check_finite=False))
+    callbacks.append(
+        ModelCheckpoint(
+            dirpath=folder / FOLDER,
+            filename=Path(RESUME).stem,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+    )
+    return callbacks
+
+
+def _trainer(
+    data: ImageDataModule,
+    budget: Budget,
+    machine: Machine,
+    callbacks: list[pl.Callback],
+    gradient_clip_val: float | None,
+    *,
+    several_phases: bool,
+) -> pl.Trainer:
+    """Lightning's trainer, with all that it would do by itself switched off."""
+    rank, world = rank_of() if machine.devices > 1 else (0, 1)
+    data.rank, data.world = rank, world
+    trainer = pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        # a phase leaves out parameters that another trains
+        strategy=DDPStrategy(find_unused_parameters=several_phases) if world > 1 else "auto",
+        precision=machine.precision,  # type: ignore[arg-type]
+        deterministic=machine.deterministic,
+        gradient_clip_val=gradient_clip_val,
+        max_steps=budget.total_steps,
+        max_epochs=-1,
+        max_time=budget.max_time,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        # or Lightning takes charge of a SLURM job's signals
+        plugins=[LightningEnvironment(), WholeCheckpoints()],
+    )
+    data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
+    return trainer
+
+
+def _alone(
+    trainer: pl.Trainer | None,
+    data: ImageDataModule,
+    budget: Budget,
+    machine: Machine,
+    callbacks: list[pl.Callback],
+) -> pl.Trainer:
+    """What evaluates in this process alone: `trainer` itself where it trained alone."""
+    if trainer is not None and machine.devices == 1:
+        return trainer
+    return _trainer(data, budget, replace(machine, devices=1), callbacks, None, several_phases=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning says of things that are meant."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        yield
 
 
 def finish_checkpoints(folder: Path) -> None:

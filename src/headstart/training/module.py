@@ -19,6 +19,7 @@ from headstart.strategies.plan import Phase, TrainingPlan
 from headstart.training.freezing import frozen_modules, set_ever_trainable, set_trainable
 from headstart.training.losses import Loss
 from headstart.training.metrics import evaluate
+from headstart.training.mixup import draw_mixup
 from headstart.training.normalization import Policies
 from headstart.training.optimizers import build_optimizer, build_scheduler, rates_of
 from headstart.training.relative_gradients import RelativeGradientNorms
@@ -45,6 +46,7 @@ class TransferModule(pl.LightningModule):
         task: Task,
         seed: int,
         penalties: torch.nn.ModuleDict | None = None,
+        mixup_alpha: float = 0.0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -55,6 +57,7 @@ class TransferModule(pl.LightningModule):
         self.factor = factor
         self.task: Task = task
         self.seed = seed
+        self.mixup_alpha = mixup_alpha
         self.penalties = penalties if penalties is not None else torch.nn.ModuleDict()
         self.rgn: RelativeGradientNorms | None = None
         if plan.adapts_rates:
@@ -68,6 +71,7 @@ class TransferModule(pl.LightningModule):
         self._policies = Policies()
         self._sums: dict[str, torch.Tensor] = {}
         self._loss_count = 0
+        self._rates: dict[str, float] = {}
         self._first_bad: torch.Tensor | None = None
         self.register_buffer("penalties_begun", torch.zeros((), dtype=torch.bool))
         set_ever_trainable(model, layers, plan)
@@ -140,7 +144,7 @@ class TransferModule(pl.LightningModule):
         if not bool(self.penalties_begun):
             for penalty in self._each_penalty().values():
                 penalty.begin(self._training_split)
-        self.penalties_begun = torch.ones_like(self.penalties_begun)
+        self.penalties_begun.fill_(True)
 
     def _training_split(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The training split in order, without augmentation, on the device."""
@@ -163,14 +167,21 @@ class TransferModule(pl.LightningModule):
         phase = self.plan.at(self.global_step)
         if phase is not self._phase:
             self.enter(phase)
-        torch.manual_seed(derive(self.seed, "step", self.global_step))
+        rank = (self.trainer.global_rank,) if self.trainer.global_rank else ()
+        torch.manual_seed(derive(self.seed, "step", self.global_step, *rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The mean loss of a batch, with its penalties."""
         images, targets = batch["image"], batch["target"]
+        share, partners = 1.0, targets
+        if self.mixup_alpha:
+            share, order = draw_mixup(len(images), self.mixup_alpha)
+            images, partners = share * images + (1 - share) * images[order], targets[order]
         features = self.model.backbone(images)
         scores = self.model.head(features)
         loss = self.loss(scores, targets)
+        if share < 1:
+            loss = share * loss + (1 - share) * self.loss(scores, partners)
         parts = {"loss": loss}
         for name, penalty in self._each_penalty().items():
             parts[name] = penalty(Step(images, targets, features, scores))
@@ -183,16 +194,20 @@ class TransferModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Where rates follow the gradients, look at them; they settle with the first step and with each epoch."""
-        if self.rgn is None:
-            return
-        self.rgn.look([group["params"][0] for group in optimizer.param_groups if ":" in group["name"]])
+        """Remember the rates of this step: what comes after it moves them on to the next one's."""
+        if self.rgn is not None:
+            self._adapt(self.rgn, optimizer)
+        self._rates = rates_of(optimizer)
+
+    def _adapt(self, rgn: RelativeGradientNorms, optimizer: torch.optim.Optimizer) -> None:
+        """Look at the gradients that rates follow; they settle with the first step and with each epoch."""
+        rgn.look([group["params"][0] for group in optimizer.param_groups if ":" in group["name"]])
         first, per_epoch = self.global_step == 0, self.trainer.num_training_batches
         if first or (self.global_step + 1) % per_epoch == 0:
-            self.rgn.settle(forget=not first)
+            rgn.settle(forget=not first)
         if first:
             for group in optimizer.param_groups:
-                group["lr"] = group["lr"] * self.rgn.of(group["name"])
+                group["lr"] = group["lr"] * rgn.of(group["name"])
 
     def _watch(self, value: torch.Tensor) -> None:
         """Remember the first step without a finite loss, and stop there; a GPU is asked now and then only."""
@@ -201,6 +216,8 @@ class TransferModule(pl.LightningModule):
             self._first_bad = torch.full((), -1, dtype=torch.long, device=value.device)
         fresh = (self._first_bad < 0) & ~torch.isfinite(value)
         self._first_bad = torch.where(fresh, step, self._first_bad)
+        if self.trainer.global_rank:  # what is wrong in one process is wrong in the first a step later
+            return
         if value.device.type == "cpu" or step % _LOOK_EVERY == 0:
             self.stop_if_diverged()
 
@@ -226,14 +243,15 @@ class TransferModule(pl.LightningModule):
 
     @property
     def rates(self) -> dict[str, float]:
-        """The learning rate in use, per layer group that is in the optimiser."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        return rates_of(optimizer)
+        """The learning rate of the last step, per layer group that is in the optimiser."""
+        return self._rates
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the scores of the last split."""
+        """Forget the scores of the last split; processes that train together agree on running statistics."""
         self._outputs = []
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep a batch's scores."""

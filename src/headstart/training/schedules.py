@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from headstart.config.schema.schedule import (
+    BitHyperRuleConfig,
     CosineConfig,
     OneCycleConfig,
     ScheduleConfig,
@@ -70,9 +71,40 @@ def build_factor(config: ScheduleConfig, *, total_steps: int, steps_per_epoch: i
                     f"{total_steps} steps."
                 )
             body = step([m - warmup for m in milestones], gamma=config.gamma)
+        case BitHyperRuleConfig():
+            if warmup:
+                raise ConfigError("schedule.warmup: bit_hyperrule has a warm-up of its own.")
+            return bit_hyperrule(total_steps)
         case _:
             body = constant
     return with_warmup(body, warmup) if warmup else body
+
+
+BIT_RULES = (
+    (20_000, (100, 200, 300, 400, 500), 0.0),
+    (500_000, (500, 3_000, 6_000, 9_000, 10_000), 0.1),
+    (None, (500, 6_000, 12_000, 18_000, 20_000), 0.1),
+)
+"""BiT-HyperRule: fewer images than this -> end of warm-up, three drops and end, in steps; alpha of mixup."""
+
+
+def bit_rule(images: int) -> tuple[tuple[int, ...], float]:
+    """Steps and mixup's alpha for a training split of so many images."""
+    return next((steps, alpha) for below, steps, alpha in BIT_RULES if below is None or images < below)
+
+
+def bit_hyperrule(total: int) -> Factor:
+    """step / warm-up while it lasts, then a tenth for every drop that lies before the step (strictly).
+
+    The drops are those of the rule that ends at `total`; for a budget of one's own, the shortest rule stretched.
+    """
+    stretched = tuple(max(1, round(step * total / 500)) for step in BIT_RULES[0][1])
+    steps: tuple[int, ...] = next((steps for _, steps, _ in BIT_RULES if steps[-1] == total), stretched)
+
+    def factor(step: int) -> float:
+        return step / steps[0] if step < steps[0] else 0.1 ** sum(drop < step for drop in steps[1:])
+
+    return factor
 
 
 def constant(step: int) -> float:

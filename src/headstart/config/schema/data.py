@@ -33,8 +33,16 @@ class DataConfig:
     )
     augment: str = option(
         "none",
-        "What is done to training images; `light`: random resized crop and horizontal flip.",
-        choices=("none", "light"),
+        "What is done to training images; `light`: random resized crop and horizontal flip; `bit`: resized to a "
+        "square, random crop and flip, and evaluation without a crop (BiT-HyperRule, Kolesnikov et al. 2020).",
+        choices=("none", "light", "bit"),
+    )
+    mixup_alpha: float | None = option(
+        None,
+        "Images and targets of a batch are mixed in pairs, by a share drawn from Beta(alpha, alpha) for each step "
+        "(Zhang et al. 2018); 0 is off.",
+        least=0,
+        auto="off; under schedule=bit_hyperrule by the number of images",
     )
     batch_size: int = option(32, "Images per step.", least=1)
     classes: Any = option(

@@ -20,6 +20,9 @@ class HeadConfig:
         "How the feature map becomes one vector; `auto` is what the backbone was trained with.",
         choices=POOLS,
     )
+    init: str = option(
+        "default", "How its last layer starts: PyTorch's default, or `zero`.", choices=("default", "zero")
+    )
     dropout: float = option(0.0, "Share of features dropped before each linear layer.", least=0, below=1)
 
 

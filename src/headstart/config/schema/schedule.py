@@ -57,9 +57,18 @@ class ConstantConfig(ScheduleConfig):
     name: str = "constant"
 
 
+@dataclass
+class BitHyperRuleConfig(ScheduleConfig):
+    """BiT-HyperRule (Kolesnikov et al. 2020): warm-up, then three drops to a tenth, at steps that follow the number
+    of training images, which decides the budget and mixup too where they are not given."""
+
+    name: str = "bit_hyperrule"
+
+
 OPTIONS = {
     "cosine": CosineConfig,
     "step": StepConfig,
     "one_cycle": OneCycleConfig,
     "constant": ConstantConfig,
+    "bit_hyperrule": BitHyperRuleConfig,
 }

@@ -18,6 +18,12 @@ class TrainerConfig:
         None, "Wall clock after which training stops, as DD:HH:MM:SS, on top of the budget.", auto="no limit"
     )
     accelerator: str = option("auto", "`auto` takes a GPU where there is one.", choices=("auto", "cpu", "gpu"))
+    devices: int = option(
+        1,
+        "Processes that train together (DDP): one per GPU, or on a CPU one per share of the threads. A batch is "
+        "divided among them; batch normalisation sees each share by itself.",
+        least=1,
+    )
     precision: str = option(
         "auto",
         "`auto`: mixed bfloat16 on a GPU that has it, mixed float16 on one that has not, float32 on a CPU.",
