@@ -7,6 +7,7 @@ import random
 import warnings
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ import torch
 from pytorch_lightning import LightningModule
 from tests.conftest import RunTiny, tiny_config
 from tests.models.test_layer_groups import build
+from timm.optim import param_groups_layer_decay
 
+from headstart.config.plain import read_config
 from headstart.config.schema.optimizer import SGDConfig
 from headstart.config.schema.schedule import OPTIONS as SCHEDULES
 from headstart.config.schema.schedule import ScheduleConfig
@@ -64,7 +67,7 @@ def of_timm(name: str, decay: float, floor: float) -> dict[str, float]:
         warnings.simplefilter("ignore")
         model = timm.create_model(name)
     names = {id(p): key for key, p in model.named_parameters()}
-    groups = timm.optim.param_groups_layer_decay(model, layer_decay=decay, min_scale=floor)
+    groups = param_groups_layer_decay(model, layer_decay=decay, min_scale=floor)
     return {names[id(p)]: float(group["lr_scale"]) for group in groups for p in group["params"]}
 
 
@@ -184,7 +187,9 @@ STRATEGIES = (
 
 
 def schedule_of(name: str, restart: str) -> ScheduleConfig:
-    options: dict[str, Any] = {"warmup_steps": 2, "restart": restart}
+    options: dict[str, Any] = {"restart": restart}
+    if name != "bit_hyperrule":  # which has a warm-up of its own
+        options["warmup_steps"] = 2
     if name == "step":
         options |= {"milestones": [3, 5], "unit": "step", "gamma": 0.3}
     return SCHEDULES[name](**options)
@@ -233,20 +238,24 @@ def test_every_weight_moves_at_base_rate_times_multiple_times_factor(
                 assert logged[group_of[key]] == pytest.approx(rate, rel=1e-9)
 
 
-def by_hand(name: str, step: int, total: int) -> float:
+def by_hand(name: str, step: int, total: int, *, warmup: int = 2) -> float:
     """The factor of `schedule_of`, written out again."""
 
     def cosine(high: float, low: float, share: float) -> float:
         return low + (high - low) * (1 + math.cos(math.pi * share)) / 2
 
     if name == "one_cycle":
-        if step < 2:
-            return cosine(1 / 25, 1.0, step / 2)
-        return cosine(1.0, 1 / 25e4, (step - 2) / (total - 2))
-    if step < 2:
-        return (step + 1) / 2
+        rise = warmup or round(0.3 * total)
+        if step < rise:
+            return cosine(1 / 25, 1.0, step / rise)
+        return cosine(1.0, 1 / 25e4, (step - rise) / (total - rise))
+    if name == "bit_hyperrule":
+        rise, *drops = (max(1, round(share * total)) for share in (0.2, 0.4, 0.6, 0.8, 1.0))
+        return step / rise if step < rise else 0.1 ** sum(drop < step for drop in drops)
+    if step < warmup:
+        return (step + 1) / warmup
     if name == "cosine":
-        return cosine(1.0, 0.0, (step - 2) / (total - 2))
+        return cosine(1.0, 0.0, (step - warmup) / (total - warmup))
     if name == "step":
         return 1.0 if step < 3 else 0.3 if step < 5 else 0.09
     return 1.0
@@ -263,47 +272,77 @@ REAL = (
 )
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant", "step"])
-@pytest.mark.parametrize("strategy", REAL, ids=lambda words: "-".join(words).replace("strategy", ""))
-def test_a_run_logs_the_rates_that_it_used(
+def watched_run(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, strategy: tuple[str, ...], schedule: str
-) -> None:
-    """Each epoch's row has the rates of its last step, each step's row the rates of that step."""
+) -> tuple[Path, list[dict[str, float]]]:
+    """A real run of 12 steps under plain SGD, and per step the rate of each layer group, read off its weights."""
     used: list[dict[str, float]] = []
-    original = TransferModule.optimizer_step
 
-    def spied(self: TransferModule, *rest: Any, **more: Any) -> None:
-        names = {id(p): key for key, p in self.model.named_parameters()}
+    def step(self: TransferModule, *rest: Any, **more: Any) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
-        before = {id(p): p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        before = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
         LightningModule.optimizer_step(self, *rest, **more)
-        rates: dict[str, list[float]] = {}
+        rates: dict[str, list[tuple[float, float]]] = {}
         for group in optimizer.param_groups:
             for p in group["params"]:
-                assert id(p) in names
-                if p.grad is None or not p.requires_grad:
-                    assert torch.equal(p, before[id(p)])
-                    rates.setdefault(layer_of(group["name"]), []).append(0.0)
-                    continue
-                moved, grad = (before[id(p)] - p.detach()).double(), p.grad.double()
-                if float(grad.norm()) > 1e-3:
-                    rates.setdefault(layer_of(group["name"]), []).append(
-                        float((moved * grad).sum() / grad.square().sum())
-                    )
-        used.append({name: sum(values) / len(values) for name, values in rates.items()})
+                moved = (before[p] - p.detach()).double()
+                if p.grad is None:
+                    assert not moved.any(), "frozen, and moved"
+                    rates.setdefault(layer_of(group["name"]), []).append((0.0, 1.0))
+                else:
+                    grad = p.grad.double()
+                    pair = float((moved * grad).sum()), float(grad.square().sum())
+                    rates.setdefault(layer_of(group["name"]), []).append(pair)
+        used.append({name: sum(a for a, _ in rs) / sum(b for _, b in rs) for name, rs in rates.items()})
 
-    assert original is LightningModule.optimizer_step
-    monkeypatch.setattr(TransferModule, "optimizer_step", spied)
-    more = ["schedule.milestones=[3,5]", "schedule.unit=step"] if schedule == "step" else []
+    monkeypatch.setattr(TransferModule, "optimizer_step", step)
+    more = ["schedule.milestones=[3,5]", "schedule.unit=step", "schedule.gamma=0.3"] if schedule == "step" else []
     folder, record = run_tiny(
         *strategy, f"schedule={schedule}", *more, "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
         "optimizer.lr=0.05", "trainer.max_epochs=4", "data.train_size=66", "logger=csv", "logger.every_n_steps=1",
     )  # fmt: skip
     assert record.steps == len(used) == 12
-    for row in read_rows(folder / "steps.csv"):
-        logged = {key.removeprefix("lr/"): value for key, value in row.items() if key.startswith("lr/")}
-        for name, rate in used[int(row["step"]) - 1].items():
-            assert logged[name] == pytest.approx(rate, rel=2e-2, abs=1e-7), (row["step"], name)
-    for row in read_rows(folder / "metrics.csv"):
-        for name, rate in used[int(row["step"]) - 1].items():
-            assert row[f"lr/{name}"] == pytest.approx(rate, rel=2e-2, abs=1e-7), (row["epoch"], name)
+    return folder, used
+
+
+def close(rate: float) -> Any:
+    """Float32 weights lose digits of a small step."""
+    return pytest.approx(rate, rel=2e-2, abs=1e-7)
+
+
+CASES = [
+    pytest.param(strategy, name, marks=[] if name == "one_cycle" else pytest.mark.slow)
+    for strategy in REAL
+    for name in sorted(SCHEDULES)
+    if name != "bit_hyperrule" or not any("warmup" in word for word in strategy)
+]
+
+
+@pytest.mark.parametrize(("strategy", "schedule"), CASES)
+def test_a_run_uses_the_rates_of_its_plan(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, strategy: tuple[str, ...], schedule: str
+) -> None:
+    folder, used = watched_run(run_tiny, monkeypatch, strategy, schedule)
+    config = read_config(folder / "config.yaml")
+    assert config.schedule.restart == ("phase" if "strategy=lp_ft" in strategy else "run")
+    plan = build_plan(config.strategy, built("test_resnet", 32).layers, Timing(12, 3))
+    starts = [*(phase.start for phase in plan.phases), 12]
+    for step, rates in enumerate(used):
+        start, end = next((a, b) for a, b in pairwise(starts) if a <= step < b)
+        local = (step - start, end - start) if config.schedule.restart == "phase" else (step, 12)
+        factor = by_hand(schedule, *local, warmup=config.schedule.warmup_steps)
+        for name, rate in rates.items():
+            assert rate == close(0.05 * plan.at(step).rates.get(name, 0.0) * factor), (step, name)
+
+
+@pytest.mark.parametrize(("strategy", "schedule"), CASES)
+def test_a_run_logs_the_rates_that_it_used(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, strategy: tuple[str, ...], schedule: str
+) -> None:
+    """A row is of the step that it counts: its loss and its rates are those of that step."""
+    folder, used = watched_run(run_tiny, monkeypatch, strategy, schedule)
+    for table in ("steps.csv", "metrics.csv"):
+        for row in read_rows(folder / table):
+            for name, rate in used[int(row["step"]) - 1].items():
+                assert row[f"lr/{name}"] == close(rate), (table, row["step"], name)

@@ -167,7 +167,7 @@ class TransferModule(pl.LightningModule):
         phase = self.plan.at(self.global_step)
         if phase is not self._phase:
             self.enter(phase)
-        rank = (self.trainer.global_rank,) if self.trainer.global_rank else ()
+        rank = (self.global_rank,) if self.global_rank else ()
         torch.manual_seed(derive(self.seed, "step", self.global_step, *rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -216,7 +216,7 @@ class TransferModule(pl.LightningModule):
             self._first_bad = torch.full((), -1, dtype=torch.long, device=value.device)
         fresh = (self._first_bad < 0) & ~torch.isfinite(value)
         self._first_bad = torch.where(fresh, step, self._first_bad)
-        if self.trainer.global_rank:  # what is wrong in one process is wrong in the first a step later
+        if self.global_rank:  # what is wrong in one process is wrong in the first a step later
             return
         if value.device.type == "cpu" or step % _LOOK_EVERY == 0:
             self.stop_if_diverged()
