@@ -5,8 +5,8 @@
 .venv/bin/python scripts/bench.py strategies --backbone resnet50 --size 224 --rounds 9 --json strategies.json
 
 `strategies` takes training steps of each strategy beside those of `full`: seconds per step, peak memory, and how
-much faster than `full` it is, next to what the arithmetic says: the multiplications of forward and backward pass. Each
-measurement has a process of its own; the strategies take turns, round after round.
+much faster than `full` it is, next to what the arithmetic says: the multiplications of forward and backward pass.
+Each measurement has a process of its own; the strategies take turns, round after round.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def strategies(setting: Setting, names: list[str], *, rounds: int, path: Path | 
         )
     print(f"\n{_machine(setting)}\n")
     print(
-        "| strategy | ms per step | times faster than full | lowest to highest | by arithmetic | peak MiB | trainable |"
+        "| strategy | ms per step | times as fast as full | lowest to highest | by arithmetic | peak MiB | trains |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|")
     for row in rows:
@@ -234,8 +234,8 @@ def _machine(setting: Setting) -> str:
         else f"{platform.processor() or platform.machine()}, {setting.threads} threads"
     )
     return (
-        f"{time.strftime('%Y-%m-%d')}, {where}, torch {torch.__version__}, timm {timm.__version__}; {setting.backbone}, "
-        f"{setting.size} pixels, batches of {setting.batch}"
+        f"{time.strftime('%Y-%m-%d')}, {where}, torch {torch.__version__}, timm {timm.__version__}; "
+        f"{setting.backbone}, {setting.size} pixels, batches of {setting.batch}"
     )
 
 

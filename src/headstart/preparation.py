@@ -115,11 +115,12 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
 def _read(config: Config, rehearsal: Rehearsal | None) -> ImageDataModule:
     """The data of a resolved config."""
     spec = spec_of(config)
-    key = repr((config.data, spec))
+    key = repr((config.data, spec, config.trainer.devices))
     if rehearsal and key in rehearsal.data:
         return rehearsal.data[key]
     threads, workers = config.trainer.threads or 1, config.data.num_workers or 0
     data = load_data(config.data, spec, seed=config.seed, threads=threads, num_workers=workers)
+    data.world = config.trainer.devices
     if rehearsal:
         rehearsal.data[key] = data
     return data

@@ -13,8 +13,11 @@ from tests.test_experiment import write_two_colours
 
 from headstart.cli.options import group_choices
 from headstart.config.paths import package_conf
+from headstart.config.schema.regularizer import OPTIONS as REGULARIZERS
+from headstart.config.schema.strategy import OPTIONS as STRATEGIES
 from headstart.errors import WeightsError
 from headstart.experiment import run
+from headstart.preparation import Rehearsal, prepare
 from headstart.records.store import find_runs
 from headstart.sweep.expand import expand
 from headstart.sweep.local import run_jobs
@@ -24,7 +27,15 @@ SMALL = ("trainer.max_epochs=1", "trainer.progress=none", "logger=none", "traine
 
 
 def test_every_experiment_is_tried_here_and_says_how_it_is_run() -> None:
-    assert group_choices("experiment") == ["multilabel", "quickstart", "resnet50_article"]
+    assert group_choices("experiment") == [
+        "bit_hyperrule",
+        "layer_transferability",
+        "multilabel",
+        "quickstart",
+        "resnet50_article",
+        "source_then_target",
+        "strategies",
+    ]
     for path in (package_conf() / "experiment").glob("*.yaml"):
         assert (
             f"#   headstart train {'-m ' if 'sweep:' in path.read_text() else ''}experiment={path.stem}"
@@ -60,6 +71,63 @@ def test_resnet50_article(tmp_path: Path, backbone: str) -> None:
     assert record.parameters["trainable"] == features * 1024 + 1024 + 1024 * 3 + 3
     assert not set(record.data["sizes"]) ^ {"train", "val", "test"}
     assert (folder / "predictions.parquet").is_file()
+
+
+def test_bit_hyperrule(tmp_path: Path) -> None:
+    """The recipe itself, on few small images: 128 pixels, 500 steps, no mixup; shortened here after the check."""
+    photos = make_photos(tmp_path / "photos", per_class=5)
+    (job,) = expand(
+        ["experiment=bit_hyperrule", f"data.path={photos}", "weights=scratch", "trainer.progress=none"]
+    ).jobs
+    config = job.config
+    assert (config.optimizer.lr, config.optimizer.weight_decay, config.optimizer.momentum) == (0.003, 0.0, 0.9)  # type: ignore[attr-defined]
+    prepared = prepare(config)
+    assert prepared.budget.total_steps == 500
+    assert prepared.facts.image_size == (128, 128)
+    assert prepared.config.data.mixup_alpha == 0
+    assert all(not bool(p.any()) for p in prepared.built.model.head.parameters())
+    small = ["backbone.name=test_resnet", "trainer.max_steps=10", "logger=none", "trainer.threads=1"]
+    _, record = run(expand([*job.overrides, *small]).jobs[0].config)
+    assert record.steps == 10
+    assert record.config["data"]["image_size"] == [128, 128]
+
+
+def test_source_then_target() -> None:
+    words = ["experiment=source_then_target", *SMALL, "backbone.name=test_resnet", "seed=0"]
+    folder, outcomes = run_jobs(expand(words), command=["test"], say=lambda _: None)
+    assert [outcome.status for outcome in outcomes] == ["completed"] * 3
+    runs = {record.id: record for _, record in find_runs([folder])[0]}
+    source, target, scratch = (runs[str(outcome.run)] for outcome in outcomes)
+    assert target.weights["name"] == source.id
+    assert scratch.weights["source"] == "scratch"
+    assert target.data["fingerprint"] == scratch.data["fingerprint"] != source.data["fingerprint"]
+
+
+def test_layer_transferability() -> None:
+    jobs = expand(["experiment=layer_transferability", *SMALL])
+    counts = {
+        name: sum(job.name == name for job in jobs.jobs) for name in dict.fromkeys(job.name for job in jobs.jobs)
+    }
+    assert counts == {"base_a": 3, "base_b": 3, "BnB": 15, "AnB": 15, "BnB+": 15, "AnB+": 15, "random frozen": 15}
+    assert jobs.curve == ("weights.first_k", "strategy.k")
+    frozen = {job.name: job.config.strategy.name for job in jobs.jobs}
+    assert frozen["AnB"] == frozen["BnB"] == frozen["random frozen"] == "freeze_first_k"
+    assert frozen["AnB+"] == frozen["BnB+"] == "full"
+    names = {job.name: jobs.jobs[job.needs].name for job in jobs.jobs if job.needs is not None}
+    assert names == {"BnB": "base_b", "AnB": "base_a", "BnB+": "base_b", "AnB+": "base_a"}
+
+
+def test_strategies_are_all_in_the_table() -> None:
+    """Every strategy and regulariser that fits a convolutional network, and each can start."""
+    jobs = expand(
+        ["experiment=strategies", "data=digits", "data.train_size=60", "data.test_size=60", *SMALL[1:], "seed=0"]
+    )
+    strategies = {job.config.strategy.name for job in jobs.jobs}
+    assert strategies == set(STRATEGIES) - {"adapter", "visual_prompts"}
+    assert {name for job in jobs.jobs for name in job.config.regularizer} == set(REGULARIZERS)
+    rehearsal = Rehearsal()
+    for job in jobs.jobs:
+        prepare(job.config, rehearsal=rehearsal)
 
 
 def test_multilabel(tmp_path: Path) -> None:
@@ -105,7 +173,7 @@ def test_an_installed_wheel_works_from_an_empty_folder(wheel: Path, tmp_path: Pa
         cwd=empty, env=environment, capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     assert where == str(wheel / "headstart" / "conf")
-    assert "experiment=multilabel | quickstart | resnet50_article" in headstart("train", "--help")
+    assert "experiment=bit_hyperrule | layer_transferability | multilabel" in headstart("train", "--help")
     out = headstart("train", *SMALL, "data.image_size=32", "data.train_size=40", "strategy=linear_probe")
     assert (empty / out.strip().splitlines()[-1] / "run.json").is_file()
     assert "completed" in headstart("runs")

@@ -113,6 +113,10 @@ def step_of(images: torch.Tensor, targets: torch.Tensor, model: Any) -> Step:
     return Step(images, targets, features, model.head(features))
 
 
+def value_of(penalty: torch.nn.Module, step: Step) -> float:
+    return float(penalty(step).detach())
+
+
 def twice(step: Step) -> Step:
     return Step(*(torch.cat([value, value]) for value in (step.images, step.targets, step.features, step.scores)))
 
@@ -139,13 +143,13 @@ def test_l2_sp_by_its_formula_and_its_gradient(strategy: StrategyConfig, drawn: 
     images = torch.randn(4, 3, 32, 32, generator=drawn)
     step = step_of(images, torch.arange(4), built.model)
     value = penalty(step)
+    assert value_of(penalty, twice(step)) == float(value.detach())
     named = dict(built.model.named_parameters())
     kind = {p.name: (group.name, p.kind) for group in built.layers.groups for p in group.parameters}
     moving = [n for n in named if n.startswith("backbone.") and parts.plan.ever_trains(*kind[n])]
     head = [named[n] for n in named if n.startswith("head.")]
     expected = alpha / 2 * squares(named[n] - start[n] for n in moving) + beta / 2 * squares(head)
-    assert float(value) == pytest.approx(expected, rel=REL)
-    assert float(penalty(twice(step))) == float(value)
+    assert float(value.detach()) == pytest.approx(expected, rel=REL)
     value.backward()
     for name, p in named.items():
         if name in moving:
@@ -161,11 +165,11 @@ def test_l2_sp_is_nothing_at_the_start_but_for_the_head(pretrained: Callable[...
     prepared = prepare(tiny_config(*pretrained(), "regularizer=l2_sp", "regularizer.l2_sp.beta=0"))
     model = prepared.built.model
     step = step_of(torch.randn(2, 3, 32, 32), torch.arange(2), model.eval())
-    assert float(prepared.penalties["l2_sp"](step)) == 0
+    assert value_of(prepared.penalties["l2_sp"], step) == 0
     with torch.no_grad():
         for buffer in model.buffers():
             buffer.add_(1)
-    assert float(prepared.penalties["l2_sp"](step)) == 0, "running statistics are not held"
+    assert value_of(prepared.penalties["l2_sp"], step) == 0, "running statistics are not held"
 
 
 # --- DELTA
@@ -191,8 +195,8 @@ def maps_of(backbone: torch.nn.Module, taps: tuple[str, ...], images: torch.Tens
 DELTAS = (
     ("test_resnet", 32, ("layer1", "layer2", "layer3", "layer4")),
     ("test_vit", 160, ("blocks.2", "blocks.3", "blocks.4", "blocks.5")),
-    ("test_convnext", 32, ("stages.0", "stages.1", "stages.2", "stages.3")),
-    ("test_efficientnet", 32, None),
+    pytest.param("test_convnext", 32, ("stages.0", "stages.1", "stages.2", "stages.3"), marks=pytest.mark.slow),
+    pytest.param("test_efficientnet", 32, None, marks=pytest.mark.slow),
     pytest.param("swin_tiny_patch4_window7_224", 224, None, marks=pytest.mark.slow),
     pytest.param("densenet121", 32, None, marks=pytest.mark.slow),
     pytest.param("vgg11", 32, None, marks=pytest.mark.slow),
@@ -221,15 +225,15 @@ def test_delta_by_its_formula(
         positions, channels = a.shape[1:]
         weights = np.ones(channels)
         if attention:
-            weights = np.array(torch.rand(channels, generator=drawn))
+            weights = torch.rand(channels, generator=drawn).numpy()
             penalty.get_buffer(f"weights_{i}").copy_(torch.from_numpy(weights))
             weights = weights * channels / positions
         total += (weights * np.square(a - b).sum(axis=1)).sum() / len(images)
     expected = strength / 2 * total + beta / 2 * squares(built.model.head.parameters())
-    value = penalty(step_of(images, torch.arange(4), built.model))
-    assert float(value) == pytest.approx(expected, rel=REL)
-    again = penalty(step_of(torch.cat([images, images]), torch.arange(4).repeat(2), built.model))
-    assert float(again) == pytest.approx(float(value), rel=1e-9), "the strength depends on the batch size"
+    value = value_of(penalty, step_of(images, torch.arange(4), built.model))
+    assert value == pytest.approx(expected, rel=REL)
+    again = value_of(penalty, step_of(torch.cat([images, images]), torch.arange(4).repeat(2), built.model))
+    assert again == pytest.approx(value, rel=1e-9), "the strength depends on the batch size"
 
 
 def test_delta_holds_the_maps_and_is_nothing_at_the_start(pretrained: Callable[..., tuple[str, str]]) -> None:
@@ -237,12 +241,12 @@ def test_delta_holds_the_maps_and_is_nothing_at_the_start(pretrained: Callable[.
     prepared = prepare(tiny_config(*words))
     model, penalty = prepared.built.model.eval(), prepared.penalties["delta"]
     images = torch.randn(2, 3, 32, 32)
-    assert float(penalty(step_of(images, torch.arange(2), model))) == 0
+    assert value_of(penalty, step_of(images, torch.arange(2), model)) == 0
     last = model.backbone.layer4
     with torch.no_grad():
         next(iter(last.parameters())).mul_(1.5)
     value = penalty(step_of(images, torch.arange(2), model))
-    assert float(value) > 0
+    assert float(value.detach()) > 0
     value.backward()
     assert all(p.grad is not None for p in model.backbone.conv1.parameters()), "the gradient reaches the stem"
 
@@ -265,7 +269,7 @@ def test_deltas_attention_by_its_formula_and_the_backbone_is_untouched(
         tiny_config(
             *pretrained(), "regularizer=delta", "regularizer.delta.attention=true", "data.train_size=50",
             "regularizer.delta.attention_epochs=3", "regularizer.delta.attention_batches=2",
-            "regularizer.delta.taps=[layer2,layer4]",
+            "regularizer.delta.taps=[layer1,layer2]",
         )
     )  # fmt: skip
     penalty, model = prepared.penalties["delta"], prepared.built.model
@@ -287,7 +291,7 @@ def test_deltas_attention_by_its_formula_and_the_backbone_is_untouched(
         features = torch.cat([exact(x) for x, _ in batches])
         head = train_head(features, targets, classes=10, epochs=3, seed=derive(0, "delta")).double()
         exact = exact.double()
-        for i, tap in enumerate(("layer2", "layer4")):
+        for i, tap in enumerate(("layer1", "layer2")):
             module = exact.get_submodule(tap)
 
             def loss(without: int | None, module: torch.nn.Module = module) -> float:
@@ -333,10 +337,10 @@ def test_bss_by_its_formula(n: int, d: int, k: int, drawn: torch.Generator) -> N
     features = torch.randn(n, d, generator=drawn)
     step = Step(torch.empty(n), torch.empty(n), features, torch.empty(n))
     sigma = np.linalg.svd(features.numpy(), compute_uv=False)
-    value = float(penalty(step))
+    value = value_of(penalty, step)
     assert value == pytest.approx(0.7 * np.square(sigma[-k:]).sum() / n, rel=REL)
     if n >= d:  # a batch smaller than its features has a rank that grows with it
-        assert float(penalty(twice(step))) == pytest.approx(value, rel=1e-9)
+        assert value_of(penalty, twice(step)) == pytest.approx(value, rel=1e-9)
 
 
 def test_bss_has_a_gradient_that_shrinks_the_smallest(drawn: torch.Generator) -> None:
@@ -431,8 +435,8 @@ def test_co_tuning_by_its_formula(drawn: torch.Generator, pretrained: Callable[.
         - scores.max(1, keepdims=True)
     )
     expected = 1.7 * np.mean(-(penalty.relation.numpy()[targets.numpy()] * logs).sum(axis=1))
-    assert float(penalty(step)) == pytest.approx(expected, rel=REL)
-    assert float(penalty(twice(step))) == pytest.approx(expected, rel=REL)
+    assert value_of(penalty, step) == pytest.approx(expected, rel=REL)
+    assert value_of(penalty, twice(step)) == pytest.approx(expected, rel=REL)
 
 
 def module_of(prepared: Prepared) -> TransferModule:
@@ -536,15 +540,15 @@ def test_l2_sp_holds_the_weights_near_their_start(
 ) -> None:
     from safetensors.torch import load_file
 
-    words = (*pretrained(), "optimizer=sgd", "optimizer.lr=0.02", "trainer.max_epochs=3")
+    words = (*pretrained(), "optimizer=sgd", "optimizer.lr=0.02", "trainer.max_epochs=3", "schedule=constant")
     start = {f"backbone.{key}": value for key, value in load_file(words[1].partition("=")[2]).items()}
     away = {}
-    for alpha in (0, 1, 30):
+    for alpha in (0, 1, 10):
         folder, _ = run_tiny(*words, "regularizer=l2_sp", f"regularizer.l2_sp.alpha={alpha}")
         last = load_file(folder / "checkpoints" / "last.safetensors")
         keys = [key for key in last if key in start and "running" not in key and "num_batches" not in key]
         away[alpha] = sum(float((last[key] - start[key]).square().sum()) for key in keys)
-    assert away[0] > 2 * away[1] > 4 * away[30]
+    assert away[0] > away[1] > 2 * away[10]
 
 
 # --- what gets an error
@@ -607,7 +611,7 @@ def test_co_tuning_without_a_source_head(tmp_path: Path) -> None:
     for name in ("co_tuning", "l2_sp", "delta"):
         with pytest.raises(ConfigError, match=rf"regularizer={name}: .*weights=scratch has none worth it"):
             prepare(tiny_config(f"regularizer={name}"))
-    with pytest.raises(WeightsError, match="the source's classifier is needed, and levit_128s.* has 2"):
+    with pytest.raises(WeightsError, match=r"the source's classifier is needed, and levit_128s.* has 2"):
         prepare(tiny_config(*write("levit_128s", tmp_path, 224), "regularizer=co_tuning"))
     save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "headless.safetensors")
     words = ("weights=file", f"weights.path={tmp_path}/headless.safetensors", "regularizer=co_tuning")
@@ -632,9 +636,9 @@ def test_co_tuning_and_attention_relate_single_classes(
 def test_co_tuning_needs_the_features_that_the_head_was_trained_on(
     source: str, more: str, run_tiny: RunTiny, pretrained: Callable[..., tuple[str, str]]
 ) -> None:
-    words: tuple[str, ...] = pretrained()
+    words = (*pretrained(), "data.image_size=64")
     if source == "run":
-        words = ("weights=run", f"weights.path={run_tiny(*words)[0]}")
+        words = ("weights=run", f"weights.path={run_tiny(*words)[0]}", "data.image_size=64")
     with pytest.raises(HeadstartError) as caught:
         prepare(tiny_config(*words, "regularizer=co_tuning", more))
     assert len(str(caught.value).splitlines()) == 1
@@ -650,9 +654,8 @@ def test_the_head_of_an_earlier_run_is_a_source_head(
     saved = load_file(folder / "checkpoints" / "best.safetensors")
     penalty = prepared.penalties["co_tuning"]
     assert isinstance(penalty, CoTuning)
-    assert torch.equal(
-        penalty.head.weight, saved["head.1.weight"] if "head.1.weight" in saved else saved["head.weight"]
-    )
+    (matrix,) = (value for key, value in saved.items() if key.startswith("head.") and value.ndim == 2)
+    assert torch.equal(penalty.head.weight, matrix)
     folder, _ = run_tiny("head=mlp")
     with pytest.raises(WeightsError, match="the head of that run is not one linear layer"):
         prepare(tiny_config("weights=run", f"weights.path={folder}", "regularizer=co_tuning", "seed=1"))

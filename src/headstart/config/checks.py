@@ -75,9 +75,7 @@ def _check_budget(config: Config) -> None:
         raise ConfigError("trainer.max_epochs and trainer.max_steps are both set; choose one.")
     if config.data.batch_size % trainer.devices:
         size = config.data.batch_size
-        raise ConfigError(
-            f"trainer.devices={trainer.devices}: data.batch_size={size} cannot be divided among them."
-        )
+        raise ConfigError(f"trainer.devices={trainer.devices}: cannot divide data.batch_size={size} among them.")
     if trainer.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", trainer.max_time):
         raise ConfigError(f"trainer.max_time={trainer.max_time}: must be DD:HH:MM:SS, such as 00:01:30:00.")
     if trainer.max_time is not None and not trainer.max_time.strip("0:"):

@@ -80,7 +80,7 @@ def _check_phases(config: PhasesConfig) -> None:
 def _check_groups(groups: Any, key: str) -> None:
     if not isinstance(groups, list | dict) or not groups or not all(isinstance(name, str) for name in groups):
         raise ConfigError(
-            f"{key}.groups: must be names of layer groups, such as [head] or {{head: 1, 'block.*': 0.1}}."
+            f"{key}.groups: must be names of layer groups, such as [head] or {{head: 1, block.*: 0.1}}."
         )
     for name, rate in groups.items() if isinstance(groups, Mapping) else ():
         _positive(rate, f"{key}.groups.{name}")

@@ -171,6 +171,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.rank, self.world = 0, 1
+        """This process among those that train together, and how many there are; each has its share of a batch."""
         self.epoch: Callable[[], int] = lambda: 0
         """The epoch that is about to begin, counted from 0; whoever trains sets it."""
 

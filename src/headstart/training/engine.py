@@ -217,7 +217,7 @@ def _trainer(
 ) -> pl.Trainer:
     """Lightning's trainer, with all that it would do by itself switched off."""
     rank, world = rank_of() if machine.devices > 1 else (0, 1)
-    data.rank, data.world = rank, world
+    data.rank = rank
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,

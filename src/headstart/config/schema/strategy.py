@@ -138,7 +138,7 @@ class PhasesConfig(StrategyConfig):
 
     name: str = "phases"
     phases: Any = required(
-        "A list such as [{start: 0, groups: [head]}, {start: 2, groups: {'block.*': 0.1, head: 1}, normalization: "
+        "A list such as [{start: 0, groups: [head]}, {start: 2, groups: {block.*: 0.1, head: 1}, normalization: "
         "eval}]: when each begins (and, if you like, its `end`), the layer groups that train by name or glob, with "
         "the multiple of the rate where it is not 1, `lr_mult` for all of them, a normalisation of its own."
     )
