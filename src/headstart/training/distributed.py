@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from headstart.errors import RunFailed
 
 READY = "ready"
@@ -56,6 +58,8 @@ def other_ranks(folder: Path, *, devices: int, resume: bool) -> Iterator[None]:
         for process in processes:
             process.wait(60)
     finally:
+        if torch.distributed.is_initialized():  # or the next run of this process would meet ranks that are gone
+            torch.distributed.destroy_process_group()
         for key, value in before.items():
             os.environ.pop(key, None)
             if value is not None:

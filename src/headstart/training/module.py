@@ -204,7 +204,7 @@ class TransferModule(pl.LightningModule):
         rgn.look([group["params"][0] for group in optimizer.param_groups if ":" in group["name"]])
         first, per_epoch = self.global_step == 0, self.trainer.num_training_batches
         if first or (self.global_step + 1) % per_epoch == 0:
-            rgn.settle(forget=not first)
+            rgn.settle(forget=not first or per_epoch == 1)
         if first:
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * rgn.of(group["name"])

@@ -100,10 +100,14 @@ class StochasticNorm:
         plain: Callable[[nn.Module, torch.Tensor], torch.Tensor] = type(module).forward
         if not module.training:
             return plain(module, images)
+        # on copies: the batch's pass moves the statistics, and the backward pass of this one needs them unmoved
+        kept = dict(module.named_buffers(recurse=False))
         module.training = False
         try:
+            module._buffers.update({name: buffer.clone() for name, buffer in kept.items()})
             moving = plain(module, images)
         finally:
+            module._buffers.update(kept)
             module.training = True
         batch = plain(module, images)
         chosen = torch.rand(images.shape[1], device=images.device) < self.p

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -27,7 +28,7 @@ def attach(backbone: nn.Module, config: LoraConfig) -> None:
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft only divides by it
         lora_dropout=config.dropout,
-        target_modules=targets,
+        target_modules=f"(?:{'|'.join(map(re.escape, targets))})",  # as a list, it would match endings of names too
         bias="none",
     )
     peft.inject_adapter_in_model(options, backbone)
@@ -38,7 +39,8 @@ def attach(backbone: nn.Module, config: LoraConfig) -> None:
 
 def _targets(backbone: nn.Module, patterns: list[str] | None) -> list[str]:
     able = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    fitting = [name for name, m in able.items() if not (isinstance(m, nn.Conv2d) and m.groups > 1)]
+    called = _called(backbone, able)
+    fitting = [name for name, m in able.items() if name in called and not _grouped(m)]
     if not patterns:
         linear = [name for name in fitting if isinstance(able[name], nn.Linear)]
         inside = [name for name in linear if any(fnmatchcase(name, pattern) for pattern in _IN_ATTENTION)]
@@ -56,10 +58,47 @@ def _targets(backbone: nn.Module, patterns: list[str] | None) -> list[str]:
                 f"strategy.targets: {pattern!r} matches no layer of the backbone.{hint} It has {some} ..."
             )
         for name in matched:
-            if name not in fitting:
+            if _grouped(able[name]):
                 raise ConfigError(f"strategy.targets: {name} is a grouped convolution; LoRA is for ungrouped ones.")
+            if name not in called:
+                raise ConfigError(
+                    f"strategy.targets: {name} is not run as a layer here, its weight is used by what is around it."
+                )
         chosen |= dict.fromkeys(matched)
     return list(chosen)
+
+
+def _grouped(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups > 1
+
+
+@torch.no_grad()
+def _called(backbone: nn.Module, layers: dict[str, Any]) -> set[str]:
+    """Which layers run as such: some attentions use the weight of their layer and never call it."""
+    called: set[str] = set()
+
+    def note(name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda module, inputs: called.add(name)
+
+    handles = [module.register_forward_pre_hook(note(name)) for name, module in layers.items()]
+    before = {module: module.training for module in backbone.modules()}
+    try:
+        backbone.eval()(_image_for(backbone))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in before.items():
+            module.training = training
+    return called
+
+
+def _image_for(backbone: nn.Module) -> torch.Tensor:
+    """One image of a size that the backbone takes."""
+    size = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
+    cfg = getattr(backbone, "pretrained_cfg", None) or {}
+    size = size or tuple(cfg.get("input_size", (3, 224, 224))[1:])
+    channels = next(module.in_channels for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    return torch.zeros(1, channels, *size)
 
 
 def _wrapped(model: nn.Module) -> Iterator[tuple[str, Any]]:
