@@ -143,7 +143,16 @@ def _penalties(
     def head_of_source() -> nn.Module:
         if awaited:
             return _stand_in(start, shape)
-        return source_head(weights, backbone=start, name=name, library=library, shape=shape)
+        first_k = config.weights.first_k if isinstance(config.weights, LoadedConfig) else None
+        return source_head(
+            weights,
+            backbone=start,
+            name=name,
+            library=library,
+            shape=shape,
+            pool=config.head.pool,
+            first_k=first_k,
+        )
 
     parts = Parts(
         model=built.model,

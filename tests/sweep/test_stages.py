@@ -130,7 +130,7 @@ LAYERS = """  list:
     - {name: copied, weights: run, weights.path: "stage:base", weights.first_k: each_group(), strategy: freeze_first_k, strategy.k: each_group()}
     - {name: random, strategy: freeze_first_k, strategy.k: each_group()}
   grid:
-    seed: [0, 1]
+    seed: [0]
   curve: [weights.first_k, strategy.k]
 """
 
@@ -144,7 +144,7 @@ def test_one_job_per_layer_group_and_their_curve(capsys: pytest.CaptureFixture[s
         (k, k) for k in (1, 2, 3, 4, 5)
     ]
     assert {" ".join(job.varied) for job in counted[:1]} == {"copied weights.first_k=1 seed=0"}
-    assert len(jobs.jobs) == 2 + 10 + 10
+    assert len(jobs.jobs) == 1 + 5 + 5
     assert main(["train", "-m", *words, "data.train_size=40", "data.test_size=40"]) == 0
     shown = capsys.readouterr().out
     (folder,) = Path("outputs/sweeps").iterdir()
@@ -158,7 +158,7 @@ def test_one_job_per_layer_group_and_their_curve(capsys: pytest.CaptureFixture[s
     base = {r.seed: r for r in records if r.config["strategy"]["name"] == "full"}
     third = [r for r in records if r.config["weights"].get("first_k") == 3]
     gains = [r.metrics["test/accuracy_micro"] - base[r.seed].metrics["test/accuracy_micro"] for r in third]  # type: ignore[operator]
-    assert lines["copied"][2].gain.mean == pytest.approx(sum(gains) / 2)
+    assert lines["copied"][2].gain.mean == pytest.approx(sum(gains))
     draw_curve(lines, Path("again.svg"), axis="n", metric="accuracy")
     assert b"copied" in Path("again.svg").read_bytes() or Path("again.svg").stat().st_size > 5000
     assert main(["compare", str(folder), "--curve", "mine.pdf"]) == 0

@@ -15,22 +15,32 @@ from headstart.errors import WeightsError
 from headstart.models import timm_backbone, torchvision_backbone
 from headstart.models.loading import read_state
 from headstart.models.weights import WeightsFile, read_for
+from headstart.records.store import read_record
 
 _TOLERANCE = 1e-4
 
 
 def source_head(
-    weights: WeightsFile | None, *, backbone: nn.Module, name: str, library: str, shape: tuple[int, int, int]
+    weights: WeightsFile | None,
+    *,
+    backbone: nn.Module,
+    name: str,
+    library: str,
+    shape: tuple[int, int, int],
+    pool: str,
+    first_k: int | None,
 ) -> nn.Linear:
     """The linear classifier in the file that `backbone` was loaded from; (n, features) -> (n, source classes).
 
-    `shape` is (channels, height, width). Raises WeightsError where there is none, or the backbone's features
-    under it do not give what the whole pretrained model gives.
+    `shape` is (channels, height, width); `pool` and `first_k` are those of the backbone. Raises WeightsError where
+    there is none, or the backbone's features under it do not give what the whole pretrained model gives.
     """
     if weights is None:
         raise WeightsError("the source's classifier is needed, and weights=scratch has none.")
+    if first_k is not None:
+        raise WeightsError("the source's classifier is needed, and weights.first_k leaves a part of its backbone.")
     if weights.origin == "run":
-        return _head_of_run(weights)
+        return _head_of_run(weights, pool=pool)
     state = read_for(weights, name=name, library=library)
     whole, head = _whole(state, weights, name=name, library=library, shape=shape)
     with torch.random.fork_rng(devices=[]):
@@ -89,8 +99,11 @@ def _whole(
     return model, head
 
 
-def _head_of_run(weights: WeightsFile) -> nn.Linear:
-    """The head of an earlier run, where it is one linear layer."""
+def _head_of_run(weights: WeightsFile, *, pool: str) -> nn.Linear:
+    """The head of an earlier run, where it is one linear layer, on features that were pooled alike."""
+    before = read_record(weights.path.parent.parent).config["head"]["pool"]
+    if before != pool:
+        raise WeightsError(f"{weights.said}: the head of that run stands on head.pool={before}, not {pool}.")
     state = {key: value for key, value in read_state(weights.path).items() if key.startswith("head.")}
     matrices = [key for key, value in state.items() if value.ndim == 2]
     if len(matrices) != 1:

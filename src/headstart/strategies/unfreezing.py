@@ -30,30 +30,37 @@ def resolve_gradual(config: GradualConfig, layers: LayerMap, timing: Timing) -> 
                 "strategy.milestones: a run of less than two epochs has no epoch to unfreeze at; give "
                 "strategy.milestones and strategy.unit=step, or a longer budget."
             )
-        unit, milestones = "epoch", [float(epoch) for epoch in range(1, epochs // 2 + 1)][:depth]
+        needed = math.ceil(depth / (config.groups_per_step or 1))
+        unit, milestones = "epoch", [float(epoch) for epoch in range(1, epochs // 2 + 1)][:needed]
     per_step = config.groups_per_step or math.ceil(depth / len(milestones))
     return replace(config, milestones=milestones, unit=unit, groups_per_step=per_step)
 
 
 def gradual(config: GradualConfig, layers: LayerMap, timing: Timing) -> list[Stage]:
-    """From the top: the head alone, then `groups_per_step` more layer groups at each milestone.
+    """From the top: the head alone, then up to `groups_per_step` more layer groups at each milestone.
 
-    Howard and Ruder 2018, section 3.3. Raises ConfigError for a milestone outside the run, or more of them
-    than there are layer groups.
+    Howard and Ruder 2018, section 3.3. Every milestone adds one at least. Raises ConfigError for a milestone
+    outside the run, or more of them than it takes.
     """
     config = resolve_gradual(config, layers, timing)
     names = ordered(config, layers)
-    assert config.milestones is not None
-    assert config.groups_per_step is not None
+    milestones, per_step = config.milestones, config.groups_per_step
+    assert milestones is not None
+    assert per_step is not None
+    needed = math.ceil(len(names) / per_step)
+    # as few per step as do it may be fewer still at the last milestones; more than that is a mistake
+    if (len(milestones) > needed and per_step > math.ceil(len(names) / len(milestones))) or len(milestones) > len(
+        names
+    ):
+        raise ConfigError(
+            f"strategy.milestones={milestones}: with {per_step} groups per step all {len(names)} layer groups "
+            f"train after {needed} of them; leave out the rest."
+        )
     stages = [Stage(0, (HEAD,))]
-    for i, milestone in enumerate(config.milestones, start=1):
-        if (i - 1) * config.groups_per_step >= len(names):
-            raise ConfigError(
-                f"strategy.milestones={config.milestones}: with {config.groups_per_step} groups per step all "
-                f"{len(names)} layer groups train after {i - 1} of them; leave out the rest."
-            )
-        start = _step_of(milestone, config.unit, timing, key=f"strategy.milestones={config.milestones}")
-        stages.append(Stage(start, (*names[-i * config.groups_per_step :], HEAD)))
+    for i, milestone in enumerate(milestones, start=1):
+        count = min(i * per_step, len(names) - (len(milestones) - i))
+        start = _step_of(milestone, config.unit, timing, key=f"strategy.milestones={milestones}")
+        stages.append(Stage(start, (*names[-count:], HEAD)))
     return stages
 
 

@@ -28,16 +28,16 @@ class CoTuning(Penalty):
             )
         self.strength = config.strength
         self.head = parts.source_head()
-        self._backbone = (parts.model.backbone,)
+        # as it started: what a strategy adds at random is no part of what the source's classifier knows
+        self._reference = (parts.reference(),)
         sources = next(self.head.parameters()).shape[0]
         self.register_buffer("relation", torch.zeros(parts.facts.num_classes, sources))
 
     @torch.no_grad()
     def begin(self, batches: Batches) -> None:
         """Learn how source classes relate to target classes, from the training split."""
-        (backbone,) = self._backbone
-        mode = {module: module.training for module in backbone.modules()}
-        backbone.eval()
+        (reference,) = self._reference
+        backbone = reference.to(self.relation).eval()
         sums = torch.zeros_like(self.relation, dtype=torch.float64)
         counts = torch.zeros(len(self.relation), dtype=torch.float64, device=self.relation.device)
         for images, targets in batches():
@@ -45,8 +45,6 @@ class CoTuning(Penalty):
             sums.index_add_(0, targets, said)
             counts.index_add_(0, targets, torch.ones_like(targets, dtype=torch.float64))
         self.relation.copy_(sums / counts[:, None])
-        for module, training in mode.items():
-            module.training = training
 
     def forward(self, step: Step) -> torch.Tensor:
         """The penalty, a scalar."""

@@ -46,6 +46,7 @@ class Delta(Penalty):
         device = next(reference.parameters()).device
         with torch.no_grad(), self._then.kept() as maps:
             reference(torch.zeros(1, parts.facts.channels, *parts.facts.image_size, device=device))
+        _same_shapes(maps, self._now, parts, device)
         self.axes = tuple(channel_axis(maps[tap], reference) for tap in self.taps)
         for i, (tap, axis) in enumerate(zip(self.taps, self.axes, strict=True)):
             self.register_buffer(f"weights_{i}", torch.ones(maps[tap].shape[axis]))
@@ -117,6 +118,20 @@ class Maps:
             yield self.last
         finally:
             self._always, self.last = False, {}
+
+
+def _same_shapes(before: dict[str, torch.Tensor], now: Maps, parts: Parts, device: torch.device) -> None:
+    """Raise ConfigError where what a strategy added changes the shape of a map: it cannot be compared then."""
+    mode = {module: module.training for module in parts.model.backbone.modules()}
+    with torch.no_grad(), now.kept() as maps:
+        parts.model.backbone.eval()(torch.zeros(1, parts.facts.channels, *parts.facts.image_size, device=device))
+    for module, training in mode.items():
+        module.training = training
+    for tap, there in before.items():
+        if isinstance(there, torch.Tensor) and maps[tap].shape != there.shape:
+            raise ConfigError(
+                f"regularizer=delta: the strategy's additions change the shape of {tap}'s feature map."
+            )
 
 
 def stage_ends(backbone: nn.Module, *, name: str) -> tuple[str, ...]:
