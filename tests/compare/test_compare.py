@@ -203,7 +203,7 @@ def test_pictures(suffix: str) -> None:
 
 
 def test_a_picture_that_cannot_be() -> None:
-    with pytest.raises(ConfigError, match=r"--plot c\.gif: must end in \.png"):
+    with pytest.raises(ConfigError, match=r"c\.gif: a picture must end in \.png"):
         draw(compare_runs(three_arms()), Path("c.gif"))
     with pytest.raises(ConfigError, match="there is no folder nowhere"):
         draw(compare_runs(three_arms()), Path("nowhere/c.png"))

@@ -47,6 +47,8 @@ STRATEGIES: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "auto_rgn": (("strategy=auto_rgn",), ()),
 }
 
+SLOW = pytest.mark.slow
+
 
 def interrupted(at: int, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Path:
     """A run that ends as by Ctrl-C where its global step `at` was about to begin; returns its folder."""
@@ -100,12 +102,17 @@ def check(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, stops: Iterable[in
         pytest.param((5, 6), STRATEGIES["gradual"][0], id="gradual: before, at and after an unfreezing"),
         pytest.param((7,), ("strategy=lp_ft", "schedule=one_cycle"), id="lp_ft: its schedule restarts"),
         pytest.param((7, 9), REFREEZING, id="phases: a group is frozen again"),
-        pytest.param((10,), (*REFREEZING, "optimizer=sgd"), id="phases: momentum of a group frozen again"),
+        pytest.param(
+            (10,), (*REFREEZING, "optimizer=sgd"), id="phases: momentum of a group frozen again", marks=SLOW
+        ),
         pytest.param((2, 10), ("strategy=auto_rgn", "schedule=constant"), id="auto_rgn"),
         pytest.param(
-            (5,), ("strategy.normalization=stochnorm", "strategy=gradual", "optimizer=adam"), id="stochnorm"
+            (5,),
+            ("strategy.normalization=stochnorm", "strategy=gradual", "optimizer=adam"),
+            id="stochnorm",
+            marks=SLOW,
         ),
-        pytest.param((7,), ("strategy=lp_ft", "regularizer=[bss]"), id="bss"),
+        pytest.param((7,), ("strategy=lp_ft", "regularizer=[bss]"), id="bss", marks=SLOW),
         pytest.param((4,), ("strategy=lora", "strategy.rank=2", "strategy.dropout=0.3"), id="lora"),
     ],
 )
@@ -136,6 +143,7 @@ def test_what_a_penalty_has_learned_is_taken_up_again(
     check(run_tiny, monkeypatch, (7,), *words)
 
 
+@pytest.mark.slow
 def test_interrupted_twice_the_second_time_in_the_phase_of_the_first(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +164,7 @@ def test_interrupted_twice_the_second_time_in_the_phase_of_the_first(
     assert_same(folder, resume(folder), unbroken)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_the_optimisers_state_does_not_give_the_same_bits(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,9 @@ def arm_labels(examples: dict[str, RunRecord]) -> dict[str, str]:
     for group in groups:
         found = {key: config.get(group) for key, config in configs.items()}
         nodes: dict[str, dict[str, Any]] = {key: node for key, node in found.items() if isinstance(node, dict)}
+        if group == "regularizer":
+            _name_regularizers(nodes, words)
+            continue
         if len(nodes) < len(configs):
             continue
         kinds = {key: node[DISCRIMINATORS[group]] if group in DISCRIMINATORS else "" for key, node in nodes.items()}
@@ -105,7 +108,8 @@ def arm_labels(examples: dict[str, RunRecord]) -> dict[str, str]:
             same = [key for key in nodes if kinds[key] == kind]
             for name in _differing([nodes[key] for key in same], group):
                 for key in same:
-                    words[key].append(_word(group, name, nodes[key].get(name)))
+                    if nodes[key].get(name) is not None:  # the others say theirs
+                        words[key].append(_word(group, name, nodes[key][name]))
     if len(configs) == 1:
         words = {
             key: [f"{config['weights']['source']} {config['strategy']['name']}"] for key, config in configs.items()
@@ -113,6 +117,19 @@ def arm_labels(examples: dict[str, RunRecord]) -> dict[str, str]:
     labels = {key: " ".join(named) or "the same config" for key, named in words.items()}
     several = {label for label in labels.values() if list(labels.values()).count(label) > 1}
     return {key: f"{label} [{key[:8]}]" if label in several else label for key, label in labels.items()}
+
+
+def _name_regularizers(nodes: dict[str, dict[str, Any]], words: dict[str, list[str]]) -> None:
+    """`regularizer=[l2_sp]` where arms have different ones, and the options in which those of one name differ."""
+    if len({tuple(node) for node in nodes.values()}) > 1:
+        for key, node in nodes.items():
+            if node:
+                words[key].append(f"regularizer=[{','.join(node)}]")
+    for name in dict.fromkeys(name for node in nodes.values() for name in node):
+        having = {key: node[name] for key, node in nodes.items() if name in node}
+        for option in _differing(list(having.values()), "regularizer"):
+            for key, options in having.items():
+                words[key].append(_word(f"regularizer.{name}", option, options.get(option)))
 
 
 def _differing(nodes: Sequence[dict[str, Any]], group: str) -> list[str]:
