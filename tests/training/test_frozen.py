@@ -25,6 +25,7 @@ from headstart.config.schema.strategy import (
     PhasesConfig,
     StrategyConfig,
 )
+from headstart.errors import ConfigError
 from headstart.models.classifier import Built, build_classifier, full_name
 from headstart.strategies import Timing, build_plan
 from headstart.training.module import TransferModule
@@ -158,10 +159,12 @@ PARTS = (
     NormOnlyConfig(),
     BitFitConfig(),
 )
+WITHOUT_NORMS = ("vgg11", "test_nfnet")
 PARTS_OF_MORE = [
     pytest.param(strategy, name, size, marks=[] if (name, size) in QUICK[:4] else pytest.mark.slow)
     for strategy in PARTS
     for name, size in (*QUICK, *MORE)
+    if not (strategy.name == "norm_only" and name in WITHOUT_NORMS)
 ]
 
 
@@ -208,6 +211,13 @@ def test_what_does_not_train_keeps_its_bits(strategy: StrategyConfig, name: str,
     if strategy.name in ("norm_only", "bitfit"):
         assert all(parameters[key].ndim <= 3 for key in wanted if not key.startswith("head."))
         assert {key for key in moved if key.startswith("backbone.")} & set(parameters), "something trains"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITHOUT_NORMS)
+def test_backbones_without_normalisations_say_so(name: str) -> None:
+    with pytest.raises(ConfigError, match="strategy=norm_only: this backbone has no normalisation"):
+        module_of(name, 32, NormOnlyConfig())
 
 
 def test_kinds_are_those_of_the_modules() -> None:
