@@ -140,10 +140,10 @@ def test_one_job_per_layer_group_and_their_curve(capsys: pytest.CaptureFixture[s
     words = tiny("experiment=layers")
     jobs = expand(words)
     counted = [job for job in jobs.jobs if job.name == "copied"]
-    assert [(j.config.weights.first_k, j.config.strategy.k) for j in counted if j.config.seed == 0] == [  # type: ignore[attr-defined]
+    assert [(j.config.weights.first_k, j.config.strategy.k) for j in counted] == [  # type: ignore[attr-defined]
         (k, k) for k in (1, 2, 3, 4, 5)
     ]
-    assert {" ".join(job.varied) for job in counted[:1]} == {"copied weights.first_k=1 seed=0"}
+    assert {" ".join(job.varied) for job in counted[:1]} == {"copied weights.first_k=1"}
     assert len(jobs.jobs) == 1 + 5 + 5
     assert main(["train", "-m", *words, "data.train_size=40", "data.test_size=40"]) == 0
     shown = capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_one_job_per_layer_group_and_their_curve(capsys: pytest.CaptureFixture[s
     gains = [r.metrics["test/accuracy_micro"] - base[r.seed].metrics["test/accuracy_micro"] for r in third]  # type: ignore[operator]
     assert lines["copied"][2].gain.mean == pytest.approx(sum(gains))
     draw_curve(lines, Path("again.svg"), axis="n", metric="accuracy")
-    assert b"copied" in Path("again.svg").read_bytes() or Path("again.svg").stat().st_size > 5000
+    assert b"copied" in Path("again.svg").read_bytes()
     assert main(["compare", str(folder), "--curve", "mine.pdf"]) == 0
     assert Path("mine.pdf").read_bytes().startswith(b"%PDF")
 
