@@ -356,7 +356,11 @@ def stopped_at(step: int, how: int, *overrides: str, program: str = PROGRAM) -> 
 
 @pytest.mark.parametrize(
     ("step", "how", "status"),
-    [(2, signal.SIGKILL, "running"), (6, signal.SIGTERM, "interrupted"), (9, signal.SIGKILL, "running")],
+    [
+        pytest.param(2, signal.SIGKILL, "running", marks=pytest.mark.slow),
+        (6, signal.SIGTERM, "interrupted"),
+        (9, signal.SIGKILL, "running"),
+    ],
 )
 def test_a_resumed_run_ends_as_the_unbroken_one(run_tiny: RunTiny, step: int, how: int, status: str) -> None:
     unbroken, expected = run_tiny(*LONG)
@@ -388,7 +392,12 @@ sys.exit(main(["train", *sys.argv[3:]]))
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("trainer.checkpoint=last",), ("trainer.early_stopping_patience=1", "optimizer.lr=1e-9")]
+    "more",
+    [
+        (),
+        pytest.param(("trainer.checkpoint=last",), marks=pytest.mark.slow),
+        pytest.param(("trainer.early_stopping_patience=1", "optimizer.lr=1e-9"), marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_ended_before_its_test_is_resumed(run_tiny: RunTiny, more: tuple[str, ...]) -> None:
     words = (*LONG, *more)

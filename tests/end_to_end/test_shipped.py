@@ -55,7 +55,9 @@ def test_quickstart() -> None:
     assert probe.weights["matched"] == 294
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "vgg16", "inception_v3", "alexnet"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet50", pytest.param("vgg16", marks=pytest.mark.slow), "inception_v3", "alexnet"]
+)
 def test_resnet50_article(tmp_path: Path, backbone: str) -> None:
     """The recipe itself, on few images; its weights cannot be had without a network, and it says so."""
     photos = make_photos(tmp_path / "photos", per_class=5)
@@ -103,6 +105,7 @@ def test_source_then_target() -> None:
     assert target.data["fingerprint"] == scratch.data["fingerprint"] != source.data["fingerprint"]
 
 
+@pytest.mark.slow
 def test_layer_transferability() -> None:
     jobs = expand(["experiment=layer_transferability", *SMALL])
     counts = {

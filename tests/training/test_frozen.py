@@ -363,7 +363,10 @@ def entries(module: TransferModule, built: Built, images: torch.Tensor) -> dict[
     return seen
 
 
-@pytest.mark.parametrize(("name", "size"), QUICK)
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [pytest.param(*case, marks=[] if case in QUICK[:3] else pytest.mark.slow) for case in QUICK],
+)
 def test_a_frozen_prefix_makes_no_graph(name: str, size: int) -> None:
     for strategy in (LastKConfig(k=1), LastKConfig(k=2), FreezeFirstKConfig(k=1)):
         module, built = module_of(name, size, strategy)

@@ -125,11 +125,14 @@ def test_a_resumed_run_ends_with_the_same_bits(
 @pytest.mark.parametrize(
     "regularizer",
     [
-        (
-            "regularizer=[delta]",
-            "regularizer.delta.attention=true",
-            "regularizer.delta.attention_epochs=1",
-            "regularizer.delta.attention_batches=1",
+        pytest.param(
+            (
+                "regularizer=[delta]",
+                "regularizer.delta.attention=true",
+                "regularizer.delta.attention_epochs=1",
+                "regularizer.delta.attention_batches=1",
+            ),
+            marks=pytest.mark.slow,
         ),
         ("regularizer=[co_tuning]",),
     ],
