@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# two test processes with two threads each take several times as long on two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 for name in ("WANDB_API_KEY", "WANDB_MODE", "HEADSTART_OUTPUTS", "HEADSTART_CACHE"):
     os.environ.pop(name, None)

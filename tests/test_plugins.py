@@ -106,3 +106,22 @@ def test_a_broken_plugin_is_named(installed: Path, text: str, said: str) -> None
     (installed / "tiny_plugin.py").write_text(text)
     with pytest.raises(ConfigError, match=f"plugin tiny .tiny_plugin:PLUGIN.: {said}"):
         prepare(tiny_config())
+
+
+def test_a_name_of_headstarts_own_is_refused(installed: Path) -> None:
+    module = installed / "tiny_plugin.py"
+    module.write_text(module.read_text().replace('strategies={"every_other"', 'strategies={"full"'))
+    with pytest.raises(ConfigError, match="a plugin has a strategy called full, which is one of Headstart's own"):
+        tiny_config()
+
+
+def test_two_plugins_with_one_name_are_refused(installed: Path) -> None:
+    info = installed / "other_plugin-1.0.dist-info"
+    info.mkdir()
+    for name in ("METADATA", "entry_points.txt"):
+        text = (installed / "tiny_plugin-1.0.dist-info" / name).read_text()
+        (info / name).write_text(
+            text.replace("tiny-plugin", "other-plugin").replace("tiny_plugin-", "other_plugin-")
+        )
+    with pytest.raises(ConfigError, match=r"two plugins have a (strategy|regularizer) called"):
+        tiny_config()

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.config.schema.regularizer import RegularizerConfig
+from headstart.config.schema.strategy import StrategyConfig
 from headstart.facts import LayerGroup
 from headstart.preparation import Prepared
 from headstart.records.pictures import check_picture, write_picture
-from headstart.strategies.plan import Phase
+from headstart.strategies.plan import HEAD, Phase
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,20 @@ class Description:
     phases: tuple[PhaseColumn, ...]
     groups: tuple[GroupRow, ...]
     penalties: tuple[str, ...]
+    of_penalties: int
+    """Numbers that the penalties train themselves."""
     additions: int
     notes: tuple[str, ...]
 
     @property
     def parameters(self) -> int:
         """Numbers in all parameters."""
-        return sum(row.parameters for row in self.groups)
+        return sum(row.parameters for row in self.groups) + self.of_penalties
 
     @property
     def trainable(self) -> int:
         """Numbers that train in some phase."""
-        return sum(row.trainable for row in self.groups)
+        return sum(row.trainable for row in self.groups) + self.of_penalties
 
 
 def describe(prepared: Prepared) -> Description:
@@ -78,13 +81,24 @@ def describe(prepared: Prepared) -> Description:
     ]
     if plan.adapts_rates:
         notes.append("rates are upper bounds: each tensor's follows its relative gradient norm")
+    notes += [f"strategy.{name} has no effect: of the backbone nothing trains by it" for name in _idle(prepared)]
     return Description(
         phases=columns,
         groups=tuple(row(group) for group in layers.groups),
         penalties=tuple(_penalty(name, regularizer) for name, regularizer in config.regularizer.items()),
+        of_penalties=prepared.of_penalties,
         additions=sum(p.size for group in layers.groups for p in group.parameters if p.kind == "added"),
         notes=tuple(notes),
     )
+
+
+def _idle(prepared: Prepared) -> list[str]:
+    """Options of every strategy that were set and do nothing under this one."""
+    config, plan = prepared.config.strategy, prepared.plan
+    rates = [] if plan.moves_the_features else ["backbone_lr_mult", "layer_decay", "discriminative", "lr_span"]
+    modes = any(phase.runs_in_training_mode(name) for phase in plan.phases for name in phase.rates if name != HEAD)
+    given = [name for name in rates if getattr(config, name) != getattr(StrategyConfig, name)]
+    return given + (["normalization"] if not modes and config.normalization != "train" else [])
 
 
 def _peak(phase: Phase, group: str, base: float) -> float | None:
@@ -104,7 +118,7 @@ def draw(prepared: Prepared, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    plan, total = prepared.plan, prepared.budget.total_steps
+    plan, total, order = prepared.plan, prepared.budget.total_steps, prepared.built.layers.names
     curves: dict[tuple[float, ...], list[str]] = {}
     steps = range(total)
     for group in prepared.built.layers.groups:
@@ -119,7 +133,7 @@ def draw(prepared: Prepared, path: Path) -> None:
         colour = "#c2410c" if names == ["head"] else shades(i / max(1, len(drawn)))
         shown = [rate if rate > 0 else math.nan for rate in rates]
         width = 1.4 if names == ["head"] else 2.6  # where they are alike, the head lies on the rest
-        axes.step(steps, shown, where="post", color=colour, label=_span(names), linewidth=width)
+        axes.step(steps, shown, where="post", color=colour, label=span(names, of=order), linewidth=width)
     for phase in plan.phases[1:]:
         axes.axvline(phase.start, color="#9aa5b1", linestyle=":", linewidth=1)
     axes.set_yscale("log")
@@ -129,7 +143,7 @@ def draw(prepared: Prepared, path: Path) -> None:
     axes.set_xlabel(f"step ({prepared.budget.steps_per_epoch} per epoch)")
     axes.set_ylabel("learning rate")
     title = f"{prepared.config.backbone.name}, strategy={prepared.config.strategy.name}"
-    axes.set_title(title + (f"; always frozen: {_span(frozen)}" if frozen else ""), fontsize=10)
+    axes.set_title(title + (f"; always frozen: {span(frozen, of=order)}" if frozen else ""), fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
@@ -141,5 +155,12 @@ def _rate(prepared: Prepared, group: str, step: int) -> float:
     return float(base * prepared.plan.at(step).rates.get(group, 0.0))
 
 
-def _span(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}" if len(names) > 2 else ", ".join(names)
+def span(names: Sequence[str], *, of: Sequence[str]) -> str:
+    """Layer groups in words: those that follow one another in `of` as `first ... last`."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and of.index(name) == of.index(runs[-1][-1]) + 1:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(f"{run[0]} ... {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)

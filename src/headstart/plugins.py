@@ -10,15 +10,16 @@ Only what is installed is ever imported; a config names entries and never code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from headstart.errors import ConfigError
 
 GROUP = "headstart.plugins"
+Own = TypeVar("Own")
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,27 @@ def plugins() -> tuple[Plugin, ...]:
 
 
 def plugin_strategies() -> dict[str, OwnStrategy]:
-    """Strategies of plugins by name."""
-    return {name: own for plugin in plugins() for name, own in plugin.strategies.items()}
+    """Strategies of plugins by name; raises ConfigError for a name that two have."""
+    return _distinct([plugin.strategies for plugin in plugins()], "strategy")
 
 
 def plugin_regularizers() -> dict[str, OwnRegularizer]:
-    """Regularisers of plugins by name."""
-    return {name: own for plugin in plugins() for name, own in plugin.regularizers.items()}
+    """Regularisers of plugins by name; raises ConfigError for a name that two have."""
+    return _distinct([plugin.regularizers for plugin in plugins()], "regularizer")
+
+
+def without_clash(own: Mapping[str, Any], plugged: Mapping[str, Any], what: str) -> None:
+    """Raise ConfigError where a plugin's name is Headstart's own: a config would mean two things."""
+    for name in plugged:
+        if name in own:
+            raise ConfigError(f"a plugin has a {what} called {name}, which is one of Headstart's own; rename it.")
+
+
+def _distinct(offered: Sequence[Mapping[str, Own]], what: str) -> dict[str, Own]:
+    found: dict[str, Own] = {}
+    for several in offered:
+        for name, own in several.items():
+            if name in found:
+                raise ConfigError(f"two plugins have a {what} called {name}; remove or rename one.")
+            found[name] = own
+    return found

@@ -51,6 +51,11 @@ class Prepared:
     weights: WeightsFile | None
 
     @property
+    def of_penalties(self) -> int:
+        """Numbers that penalties train beside the model, as Co-Tuning does the source's classifier."""
+        return sum(parameter.numel() for parameter in self.penalties.parameters())
+
+    @property
     def facts(self) -> DataFacts:
         """What the data says of itself."""
         return self.data.facts
@@ -94,20 +99,28 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
         config.trainer.max_steps or (config.trainer.max_epochs or 1) * data.steps_per_epoch, data.steps_per_epoch
     )
     start = copy.deepcopy(built.model.backbone) if config.regularizer else built.model.backbone
-    built = replace(built, layers=attach(config.strategy, built.model, built.layers, seed=config.seed))
+    shape = (config.data.channels, *data.facts.image_size)
+    layers = attach(config.strategy, built.model, built.layers, shape=shape, seed=config.seed)
+    built = replace(built, layers=layers)
     config = replace(config, strategy=resolve_strategy(config.strategy, built.layers, timing))
     plan = build_plan(config.strategy, built.layers, timing)
-    check_batches(built, plan, batch_size=config.data.batch_size)
+    share = config.data.batch_size // config.trainer.devices
+    check_batches(built, plan, batch_size=share)
     penalties = _penalties(config, built, plan, data.facts, start=start, weights=weights, awaited=awaited)
     factor = build_run_factor(
         config.schedule,
         starts=[phase.start for phase in plan.phases],
         total_steps=timing.total_steps,
         steps_per_epoch=timing.steps_per_epoch,
+        images=data.facts.sizes["train"],
     )
     build_loss(config.loss, data.facts)  # a list of class weights of the wrong length is said now
     budget = Budget(
-        timing.total_steps, timing.steps_per_epoch, config.trainer.max_time, config.trainer.early_stopping_patience
+        timing.total_steps,
+        timing.steps_per_epoch,
+        config.trainer.max_time,
+        config.trainer.early_stopping_patience,
+        patient_from=plan.phases[-1].start,
     )
     return Prepared(config, data, built, plan, penalties, factor, budget, weights)
 
@@ -162,7 +175,8 @@ def _penalties(
         reference=lambda: start.requires_grad_(False).eval(),
         source_head=head_of_source,
         backbone=name,
-        batch_size=config.data.batch_size,
+        batch_size=config.data.batch_size // config.trainer.devices,
+        first_k=config.weights.first_k if isinstance(config.weights, LoadedConfig) else None,
         seed=config.seed,
     )
     return build_penalties(config.regularizer, parts, strategy=config.strategy.name)
@@ -192,6 +206,6 @@ def check_batches(built: Built, plan: TrainingPlan, *, batch_size: int) -> None:
         training = {name for name in phase.rates if phase.runs_in_training_mode(name)}
         if phase.normalization != "eval" and training & batch_norms:
             raise ConfigError(
-                "data.batch_size=1: batch normalisation trains on 2 images or more; raise it, or use "
+                "data.batch_size: batch normalisation trains on 2 images or more per process; raise it, or use "
                 "strategy.normalization=eval."
             )

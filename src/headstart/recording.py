@@ -31,8 +31,9 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
     """The record of a run that is about to start."""
     config, facts, weights = prepared.config, prepared.facts, prepared.weights
     report, layers = prepared.built.report, prepared.built.layers
-    total = sum(group.size for group in layers.groups)
-    trainable = prepared.plan.count_trainable(layers)
+    of_penalties = prepared.of_penalties
+    total = sum(group.size for group in layers.groups) + of_penalties
+    trainable = prepared.plan.count_trainable(layers) + of_penalties
     sha256 = weights.sha256 if weights else None
     accelerator, threads = config.trainer.accelerator, config.trainer.threads or 1
     return RunRecord(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headstart.config.checks import METRICS
+from headstart.config.checks import METRICS, check_mixup
 from headstart.config.schema.data import HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
 from headstart.config.schema.root import Config
 from headstart.config.schema.schedule import BitHyperRuleConfig
@@ -76,12 +76,14 @@ def resolve_for_data(config: Config, facts: DataFacts) -> Config:
         alpha = by_rule if alpha is None else alpha
         if trainer.max_steps is None and trainer.max_epochs is None:
             trainer = replace(trainer, max_steps=steps[-1])
-    return replace(
+    resolved = replace(
         config,
         trainer=trainer,
         data=replace(config.data, mixup_alpha=alpha or 0.0),
         loss=replace(config.loss, name=resolve_loss(config.loss, facts)),
     )
+    check_mixup(resolved)
+    return resolved
 
 
 def resolve_epochs(config: Config) -> int | None:

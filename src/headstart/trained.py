@@ -12,7 +12,7 @@ from headstart.config.plain import read_config
 from headstart.config.schema.strategy import STANDING
 from headstart.data.pictures import as_channels
 from headstart.data.source import Picture
-from headstart.data.transforms import Geometry, Normalize, evaluation
+from headstart.data.transforms import Geometry, Normalize, evaluation_for
 from headstart.errors import RecordError
 from headstart.models.classifier import Classifier, build_classifier
 from headstart.records.store import CONFIG, read_record
@@ -54,7 +54,9 @@ def load_run(folder: Path) -> tuple[Classifier, Callable[[Any], torch.Tensor]]:
     )
     model = built.model
     if config.strategy.name in STANDING:
-        attach(config.strategy, model, built.layers, seed=config.seed)
+        shape = (config.data.channels, *spec.size)
+        attach(config.strategy, model, built.layers, shape=shape, seed=config.seed)
     load_weights(path, model)
     model.eval()
-    return model, Transform(evaluation(spec), Normalize(spec.mean, spec.std), config.data.channels)
+    geometry = evaluation_for(spec, augment=config.data.augment)
+    return model, Transform(geometry, Normalize(spec.mean, spec.std), config.data.channels)

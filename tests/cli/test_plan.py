@@ -8,8 +8,9 @@ import pytest
 from tests.conftest import TINY, tiny_config
 
 from headstart.cli import main
-from headstart.planning import describe
+from headstart.planning import describe, span
 from headstart.preparation import prepare
+from headstart.recording import describe_run
 
 Captured = pytest.CaptureFixture[str]
 
@@ -34,7 +35,7 @@ def test_phases_rates_and_counts(capsys: Captured) -> None:
 def test_penalties_additions_and_kinds(capsys: Captured) -> None:
     assert plan("strategy=ssf", "regularizer=bss", "regularizer.bss.k=2") == 0
     shown = capsys.readouterr().out
-    assert "penalties  bss (strength=0.048, k=2)" in shown
+    assert "penalties  bss (strength=0.001, k=2)" in shown
     assert "additions  ssf:" in shown
     assert "only added" in shown
     assert plan("strategy=bitfit", "strategy.normalization=eval") == 0
@@ -77,3 +78,32 @@ def test_a_picture_of_the_rates(capsys: Captured, kind: str) -> None:
 def test_mistakes(capsys: Captured, words: tuple[str, ...], said: str) -> None:
     assert plan(*words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_groups_that_are_no_neighbours_are_not_said_in_one_breath() -> None:
+    order = ["stem", "block.0", "block.1", "block.2", "block.3", "head"]
+    assert span(["stem", "block.0", "block.1", "head"], of=order) == "stem ... block.1, head"
+    assert span(order, of=order) == "stem ... head"
+    assert span(["stem", "block.2"], of=order) == "stem, block.2"
+
+
+def test_options_that_do_nothing_under_a_strategy_are_noted(capsys: Captured) -> None:
+    words = ("strategy.layer_decay=0.5", "strategy.normalization=eval")
+    assert plan("strategy=linear_probe", *words) == 0
+    shown = capsys.readouterr().out
+    assert "note       strategy.layer_decay has no effect" in shown
+    assert "note       strategy.normalization has no effect" in shown
+    assert plan("strategy=full", *words) == 0
+    assert "no effect" not in capsys.readouterr().out
+
+
+def test_what_a_penalty_trains_is_counted(capsys: Captured) -> None:
+    words = ("backbone.name=tf_efficientnet_lite0", "weights=pretrained", "regularizer=co_tuning")
+    assert plan(*words) == 0
+    own = 1280 * 1000 + 1000
+    shown = capsys.readouterr().out
+    assert f"{own:,} parameters of their own" in shown
+    prepared = prepare(tiny_config(*words))
+    record = describe_run(prepared, folder=Path("x"), command=(), launched_by=None)
+    inside = sum(p.numel() for p in prepared.built.model.parameters())
+    assert record.parameters == {"total": inside + own, "trainable": inside + own, "frozen": 0}

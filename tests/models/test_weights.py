@@ -12,13 +12,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from tests.conftest import RunTiny
+from tests.conftest import RunTiny, tiny_config
 
 from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.weights import FileConfig, PretrainedConfig, RunConfig, ScratchConfig, WeightsConfig
 from headstart.errors import WeightsError
 from headstart.models.classifier import Built, build_classifier, full_name
 from headstart.models.weights import PACKAGES, locate_weights, resolve_origin
+from headstart.preparation import prepare
 
 
 def build(weights: WeightsConfig, name: str = "test_resnet", *, library: str = "timm", **options: Any) -> Built:
@@ -252,3 +253,15 @@ def test_packages_are_found_without_importing_them() -> None:
     before = set(sys.modules)
     locate_weights(PretrainedConfig(origin="package"), name="tf_efficientnet_lite0", library="timm")
     assert not {name.replace("-", "_") for name in PACKAGES.values()} & (set(sys.modules) - before)
+
+
+def test_what_does_not_come_from_the_weights_is_drawn_anew(run_tiny: RunTiny) -> None:
+    """Not the values that the run which they come from began with, though the seed is the same."""
+    began = prepare(tiny_config("seed=3")).built.model.state_dict()
+    folder, _ = run_tiny("seed=3")
+    built = prepare(tiny_config("seed=3", "weights=run", f"weights.path={folder}", "weights.first_k=2")).built
+    group_of, names = built.layers.group_of(), built.layers.names
+    state = built.model.state_dict()
+    random = [key for key, value in began.items() if value.ndim > 1 and group_of[key] not in names[:2]]
+    assert any(key.startswith("head.") for key in random)
+    assert not [key for key in random if torch.equal(state[key], began[key])]

@@ -16,7 +16,9 @@ import pytest
 import timm
 import torch
 from tests.conftest import RunTiny, tiny_config
+from timm.layers import ScaledStdConv2d
 from torch import nn
+from torch.nn.utils import parametrize
 
 from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.optimizer import AdamWConfig
@@ -30,7 +32,7 @@ from headstart.config.schema.strategy import (
 from headstart.errors import ConfigError, WeightsError
 from headstart.models.classifier import Built, build_classifier, full_name
 from headstart.strategies import Timing, build_plan
-from headstart.strategies.additions import attach, fold, folded_state
+from headstart.strategies.additions import attach, fold, folded_state, ssf
 from headstart.training.module import TransferModule
 from headstart.training.schedules import constant
 
@@ -79,7 +81,7 @@ def plain(name: str, size: int) -> Built:
 
 def attached(config: StrategyConfig, name: str, size: int, *, seed: int = 0) -> Built:
     built = plain(name, size)
-    return replace(built, layers=attach(config, built.model, built.layers, seed=seed))
+    return replace(built, layers=attach(config, built.model, built.layers, shape=(3, size, size), seed=seed))
 
 
 def move_statistics(model: nn.Module) -> None:
@@ -149,7 +151,7 @@ def test_only_what_was_added_trains(strategy: str, name: str, size: int) -> None
     built = plain(name, size)
     base = [*built.model.backbone.parameters(), *built.model.backbone.buffers()]  # by identity: names change
     bits = [tensor.detach().clone() for tensor in base]
-    built = replace(built, layers=attach(config, built.model, built.layers, seed=0))
+    built = replace(built, layers=attach(config, built.model, built.layers, shape=(3, size, size), seed=0))
     now = {id(tensor) for tensor in (*built.model.parameters(), *built.model.buffers())}
     assert all(id(tensor) in now for tensor in base)
     added = added_of(built)
@@ -200,7 +202,7 @@ def test_an_addition_belongs_to_the_group_that_it_stands_in() -> None:
 def test_the_identity_at_first(strategy: str, name: str, size: int) -> None:
     built = plain(name, size)
     expected = scores_of(built.model, images_of(size))
-    attach(CONFIGS[strategy](), built.model, built.layers, seed=0)
+    attach(CONFIGS[strategy](), built.model, built.layers, shape=(3, size, size), seed=0)
     assert torch.equal(scores_of(built.model, images_of(size)), expected)
 
 
@@ -334,7 +336,9 @@ def test_lora_is_refused_or_works_where_attention_uses_its_weights_itself(name: 
     """Attention that computes with `self.qkv.weight` never calls the layer: what is wrapped there has no effect."""
     built = plain(name, size)
     try:
-        built = replace(built, layers=attach(LoraConfig(), built.model, built.layers, seed=0))
+        built = replace(
+            built, layers=attach(LoraConfig(), built.model, built.layers, shape=(3, size, size), seed=0)
+        )
     except ConfigError as error:
         assert "\n" not in str(error)  # noqa: PT017
         return
@@ -382,7 +386,7 @@ def one_line(error: Any) -> str:
 def test_lora_on_a_grouped_convolution_is_refused() -> None:
     built = plain("test_efficientnet", 64)
     with pytest.raises(ConfigError, match="grouped convolution") as caught:
-        attach(LoraConfig(targets=["*.conv_dw"]), built.model, built.layers, seed=0)
+        attach(LoraConfig(targets=["*.conv_dw"]), built.model, built.layers, shape=(3, 64, 64), seed=0)
     assert one_line(caught).startswith("strategy.targets")
 
 
@@ -390,7 +394,7 @@ def test_lora_on_a_grouped_convolution_is_refused() -> None:
 def test_a_target_that_matches_nothing_is_refused(targets: list[str]) -> None:
     built = plain("test_vit", 160)
     with pytest.raises(ConfigError, match="matches no layer") as caught:
-        attach(LoraConfig(targets=targets), built.model, built.layers, seed=0)
+        attach(LoraConfig(targets=targets), built.model, built.layers, shape=(3, 160, 160), seed=0)
     assert repr(targets[-1]) in one_line(caught)
 
 
@@ -398,7 +402,7 @@ def test_lora_without_peft_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch) 
     built = plain("test_vit", 160)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None)
     with pytest.raises(ConfigError, match=r'pip install "headstart\[lora\]"') as caught:
-        attach(LoraConfig(), built.model, built.layers, seed=0)
+        attach(LoraConfig(), built.model, built.layers, shape=(3, 160, 160), seed=0)
     one_line(caught)
 
 
@@ -415,7 +419,7 @@ def test_a_backbone_without_a_place_is_refused(config: StrategyConfig, name: str
     built = plain(name, size)
     before = {key: value.clone() for key, value in built.model.state_dict().items()}
     with pytest.raises(ConfigError, match=f"strategy={config.name}") as caught:
-        attach(config, built.model, built.layers, seed=0)
+        attach(config, built.model, built.layers, shape=(3, size, size), seed=0)
     one_line(caught)
     assert set(built.model.state_dict()) == set(before)
 
@@ -575,3 +579,22 @@ def test_peft_is_not_imported_before_it_is_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_layers_that_standardise_their_weight_are_left_out() -> None:
+    """Their update would not fold: W + BA, standardised, is not W standardised + BA."""
+    built = plain("resnetv2_50x1_bit", 64)
+    with pytest.raises(ConfigError, match="no linear or ungrouped convolutional layer that it fits"):
+        attach(LoraConfig(), built.model, built.layers, shape=(3, 64, 64), seed=0)
+    targets = LoraConfig(targets=["stages.0.blocks.0.conv1"])
+    with pytest.raises(ConfigError, match=r"conv1 \(StdConv2d\) changes its weight before it uses it"):
+        attach(targets, built.model, built.layers, shape=(3, 64, 64), seed=0)
+    places = [ScaledStdConv2d(3, 4, 3), nn.Conv2d(4, 4, 3)]
+    ssf.attach(nn.Sequential(*places), SsfConfig())
+    assert [parametrize.is_parametrized(place) for place in places] == [False, True]
+
+
+def test_lora_at_a_size_that_is_not_the_backbones_own() -> None:
+    built = plain("mixer_s32_224", 64)
+    attach(LoraConfig(), built.model, built.layers, shape=(3, 64, 64), seed=0)
+    scores_of(built.model, images_of(64))

@@ -207,7 +207,7 @@ def test_every_weight_moves_at_base_rate_times_multiple_times_factor(
     starts = [phase.start for phase in plan.phases]
     config = schedule_of(schedule, restart)
     factor = build_run_factor(
-        config, starts=starts, total_steps=TIMING.total_steps, steps_per_epoch=TIMING.steps_per_epoch
+        config, starts=starts, total_steps=TIMING.total_steps, steps_per_epoch=TIMING.steps_per_epoch, images=320
     )
     base = random.uniform(0.01, 0.1)
     module = TransferModule(

@@ -176,3 +176,34 @@ def test_layer_groups_of_a_backbone_that_has_none() -> None:
     write("none", "  list:\n    - {strategy: freeze_first_k, strategy.k: each_group()}\n")
     with pytest.raises(ConfigError, match="timm has no layer groups for pit_ti_224"):
         expand([*tiny("experiment=none"), "backbone.name=pit_ti_224"])
+
+
+PAIR = """  list:
+    - {{name: a, {first}}}
+    - {{name: b, weights: run, weights.path: "stage:a"{second}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            "backbone.name: test_vit, data.image_size: 160",
+            "",
+            "that job's backbone is test_vit, this one's tf_efficientnet_lite0",
+        ),
+        ("strategy: adapter", "", "that job trains additions beside its backbone (strategy=adapter)"),
+        ("strategy: linear_probe", "", "that job's backbone is random and frozen; there is nothing to take over"),
+        (
+            "head: mlp",
+            ", regularizer: [co_tuning]",
+            "co_tuning needs that job's head to be linear, with head.pool=auto",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_be_started_from(first: str, second: str, said: str) -> None:
+    write("pair", PAIR.format(first=first, second=second))
+    words = [word for word in tiny("experiment=pair") if not first.startswith(word.partition("=")[0])]
+    with pytest.raises(ConfigError) as caught:
+        expand([word for word in words if word.partition("=")[0] != "data.image_size"])
+    assert said in str(caught.value)

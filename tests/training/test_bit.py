@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.conftest import RunTiny, tiny_config
 
+from headstart.data.load import bit_image_size
+from headstart.data.pictures import as_channels
 from headstart.data.transforms import bit_precrop, bit_size
+from headstart.errors import DataError
 from headstart.preparation import prepare
+from headstart.trained import load_run
 from headstart.training.mixup import draw_mixup
 from headstart.training.schedules import bit_hyperrule, bit_rule
 
@@ -33,7 +41,7 @@ def published(step: int, images: int) -> float:
 def test_the_published_rule(images: int) -> None:
     steps, alpha = bit_rule(images)
     assert alpha == (0.0 if images < 20_000 else 0.1)
-    factor = bit_hyperrule(steps[-1])
+    factor = bit_hyperrule(steps[-1], images=images)
     for step in range(0, steps[-1], 50):
         assert factor(step) == pytest.approx(published(step, images)), step
     for drop in steps[1:-1]:
@@ -41,7 +49,7 @@ def test_the_published_rule(images: int) -> None:
 
 
 def test_a_budget_of_ones_own_stretches_it() -> None:
-    factor = bit_hyperrule(1000)
+    factor = bit_hyperrule(1000, images=100)
     assert [factor(step) for step in (0, 100, 200, 401, 601)] == pytest.approx([0, 0.5, 1, 0.1, 0.01])
 
 
@@ -83,3 +91,28 @@ def test_shares_are_drawn_from_beta() -> None:
     drawn = torch.tensor([draw_mixup(4, 0.1)[0] for _ in range(2000)])
     assert abs(float(drawn.mean()) - 0.5) < 0.04
     assert float(drawn.var()) == pytest.approx(1 / (4 * 1.2), abs=0.02)  # ab / ((a+b)^2 (a+b+1))
+
+
+def test_a_larger_set_has_its_own_rule_stretched() -> None:
+    factor = bit_hyperrule(1000, images=50_000)  # its drops lie at 30, 60 and 90 % of the budget
+    assert [factor(step) for step in (25, 50, 301, 601, 901)] == pytest.approx([0.5, 1, 0.1, 0.01, 0.001])
+
+
+def test_the_first_image_that_can_be_read_gives_the_size(photos: Path) -> None:
+    first = min(path for path in photos.rglob("*") if path.is_file())
+    first.write_bytes(b"not a picture")
+    config = tiny_config("data=image_folder", f"data.path={photos}", "data.augment=bit", "data.image_size=null")
+    assert bit_image_size(config.data) == 128
+    for path in photos.rglob("*.*"):
+        path.write_bytes(b"not a picture")
+    with pytest.raises(DataError, match="none of the training images can be read"):
+        bit_image_size(config.data)
+
+
+def test_a_loaded_run_sees_images_as_the_run_did(run_tiny: RunTiny) -> None:
+    folder, _ = run_tiny("data.augment=bit", "data.image_size=32")
+    _, transform = load_run(folder)
+    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    data = prepare(tiny_config("data.augment=bit", "data.image_size=32")).data
+    expected = data.normalize(data.eval_geometry(as_channels(Image.fromarray(image), 3)))
+    assert torch.equal(transform(Image.fromarray(image)), expected)

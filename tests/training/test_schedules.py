@@ -26,7 +26,7 @@ TOTAL = 40
 
 
 def factors(config: ScheduleConfig) -> list[float]:
-    factor = build_factor(config, total_steps=TOTAL, steps_per_epoch=10)
+    factor = build_factor(config, total_steps=TOTAL, steps_per_epoch=10, images=320)
     return [factor(step) for step in range(TOTAL + 1)]
 
 
@@ -101,7 +101,7 @@ def test_groups_keep_their_ratio_and_the_rate_is_really_used(name: str) -> None:
     )
     plan = TrainingPlan((Phase(0, {"low": 0.01, "head": 1.0}), Phase(20, {"low": 0.5, "head": 1.0})))
     config = OPTIONS[name](**({"milestones": [3]} if name == "step" else {}), warmup_steps=2)
-    factor = build_factor(config, total_steps=TOTAL, steps_per_epoch=10)
+    factor = build_factor(config, total_steps=TOTAL, steps_per_epoch=10, images=320)
     optimizer = build_optimizer(SGDConfig(lr=0.1, momentum=0.0, nesterov=False), model, layers, plan)
     scheduler = build_scheduler(optimizer, plan, factor)
     for step in range(TOTAL):

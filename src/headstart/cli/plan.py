@@ -71,7 +71,8 @@ def show(prepared: Prepared, description: Description) -> None:
     print(f"strategy   {config.strategy.name}: {description.trainable:,} parameters train, {frozen:,} are frozen")
     if description.additions:
         print(f"additions  {config.strategy.name}: {description.additions:,} new parameters")
-    print(f"penalties  {'; '.join(description.penalties) or 'none'}")
+    of_penalties = f"; {description.of_penalties:,} parameters of their own" if description.of_penalties else ""
+    print(f"penalties  {'; '.join(description.penalties) or 'none'}{of_penalties}")
     for note in description.notes:
         print(f"note       {note}")
     Console(width=None if sys.stdout.isatty() else 110).print(_table(description))

@@ -31,6 +31,7 @@ def check(config: Config) -> None:
     _check_monitor(config)
     check_strategy(config.strategy)
     check_regularizers(config)
+    check_mixup(config)
 
 
 def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
@@ -137,13 +138,17 @@ def _check_data(config: Config) -> None:
             raise ConfigError(f"data.{key}={values}: must be one number, or one per channel ({data.channels}).")
     if data.interpolation == "lanczos" and data.channels not in (1, 3, 4):
         raise ConfigError(f"data.interpolation=lanczos: is for 1, 3 or 4 channels, not {data.channels}.")
-    if "co_tuning" in config.regularizer and data.mixup_alpha:
-        raise ConfigError("regularizer=co_tuning: relates single images to classes; leave out data.mixup_alpha.")
     weights = config.loss.class_weights
     if not (weights in ("none", "balanced") or isinstance(weights, list)):
         raise ConfigError(f"loss.class_weights={weights}: must be none, balanced or a list of numbers.")
     if isinstance(weights, list) and any(isinstance(w, bool) or not isinstance(w, int | float) for w in weights):
         raise ConfigError(f"loss.class_weights={weights}: must be a list of numbers.")
+
+
+def check_mixup(config: Config) -> None:
+    """Raise ConfigError where mixed images meet what relates single images to classes."""
+    if "co_tuning" in config.regularizer and config.data.mixup_alpha:
+        raise ConfigError("regularizer=co_tuning: relates single images to classes; set data.mixup_alpha=0.")
 
 
 def _check_monitor(config: Config) -> None:

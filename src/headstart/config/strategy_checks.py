@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headstart.config.schema.regularizer import DeltaConfig
 from headstart.config.schema.root import Config
 from headstart.config.schema.strategy import (
     NORMALIZATIONS,
@@ -34,6 +35,11 @@ def check_strategy(config: StrategyConfig) -> None:
         raise ConfigError("strategy.layer_decay_min: needs strategy.layer_decay.")
     if not isinstance(config.normalization, str | list) or config.normalization == []:
         raise ConfigError(f"strategy.normalization={config.normalization}: must be a policy, or one per phase.")
+    given = [config.normalization] if isinstance(config.normalization, str) else list(config.normalization)
+    if isinstance(config, PhasesConfig) and isinstance(config.phases, list):
+        given += [phase.get("normalization") for phase in config.phases if isinstance(phase, dict)]
+    if config.stochnorm_p != StrategyConfig.stochnorm_p and "stochnorm" not in given:
+        raise ConfigError("strategy.stochnorm_p: needs strategy.normalization=stochnorm.")
     match config:
         case GroupsConfig(groups=[]):
             raise ConfigError(
@@ -41,6 +47,8 @@ def check_strategy(config: StrategyConfig) -> None:
             )
         case GradualConfig():
             when = config.milestones
+            if when is None and config.unit != GradualConfig.unit:
+                raise ConfigError("strategy.unit: says what strategy.milestones count; give those as well.")
             if when is not None and (not when or sorted(set(when)) != list(when)):
                 raise ConfigError(f"strategy.milestones={when}: must be a rising list, such as [2,4,6].")
         case PhasesConfig():
@@ -105,3 +113,11 @@ def check_regularizers(config: Config) -> None:
     for name, what in _HOLD.items():
         if name in config.regularizer and config.weights.source == "scratch":
             raise ConfigError(f"regularizer={name}: {what}, and weights=scratch has none worth it.")
+    delta = config.regularizer.get("delta")
+    for name in ("attention_epochs", "attention_batches"):
+        if (
+            isinstance(delta, DeltaConfig)
+            and not delta.attention
+            and getattr(delta, name) != getattr(DeltaConfig, name)
+        ):
+            raise ConfigError(f"regularizer.delta.{name}: needs regularizer.delta.attention=true.")

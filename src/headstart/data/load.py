@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from PIL import Image
 
@@ -16,7 +18,7 @@ from headstart.data import transforms
 from headstart.data.class_subset import of_classes
 from headstart.data.datamodule import ImageDataModule, Split
 from headstart.data.fingerprint import scan, split_fingerprint
-from headstart.data.pictures import as_channels
+from headstart.data.pictures import BAD_IMAGE, as_channels
 from headstart.data.source import Source
 from headstart.data.split import check_classes, class_counts, count_of, first_shots, interleaved
 from headstart.errors import ConfigError, DataError
@@ -53,10 +55,18 @@ def open_source(data: DataConfig) -> Source:
 
 
 def bit_image_size(data: DataConfig) -> int:
-    """The side in pixels that BiT-HyperRule gives images as large as the first training image."""
-    picture = open_source(data).splits["train"].image(0)
-    width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
-    return transforms.bit_size(height, width)
+    """The side in pixels that BiT-HyperRule gives images as large as the first training image that can be read.
+
+    Raises DataError where there is none.
+    """
+    source = open_source(data)
+    examples = (of_classes(source, data.classes) if data.classes is not None else source).splits["train"]
+    for index in range(len(examples.targets)):
+        with suppress(*BAD_IMAGE):
+            picture = examples.image(index)
+            width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
+            return transforms.bit_size(height, width)
+    raise DataError("data: none of the training images can be read.")
 
 
 def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num_workers: int) -> ImageDataModule:

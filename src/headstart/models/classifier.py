@@ -85,11 +85,12 @@ def build_classifier(
         if not problem and not features[1]:
             problem = f"the layer groups of {name} do not run one after another"
         if first_k is not None:
-            torch.manual_seed(derive(seed, "init", "backbone"))
+            # not the values that the network which the others come from may have begun with
+            torch.manual_seed(derive(seed, "init", "fresh backbone"))
             fresh, _ = LIBRARIES[library].create(name, channels=channels, size=size, pool=head.pool, state=None)
             keep_first(first_k, backbone, fresh, groups, problem=problem)
             backbone = fresh
-        torch.manual_seed(derive(seed, "init", "head"))
+        torch.manual_seed(derive(seed, "init", "head" if first_k is None else "fresh head"))
         model = Classifier(backbone, build_head(head, features=features[0], classes=classes))
     return Built(model, layer_map(model, groups, order_problem=problem), report)
 

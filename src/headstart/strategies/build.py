@@ -82,8 +82,15 @@ def _policies(config: StrategyConfig, phases: int) -> list[str]:
 def _check_normalization(plan: TrainingPlan, layers: LayerMap) -> None:
     """StochNorm mixes running statistics with the batch's: there must be some."""
     batch_norms = {group.name for group in layers.groups if group.batch_norms}
-    for phase in plan.phases:
-        training = {name for name in phase.rates if phase.runs_in_training_mode(name)}
-        if phase.normalization == "stochnorm" and training - {HEAD} and not training & batch_norms:
-            where = "none of the groups that train has any" if batch_norms else "this backbone has none"
-            raise ConfigError(f"strategy.normalization=stochnorm: is for batch normalisation, and {where}.")
+    asked = [phase for phase in plan.phases if phase.normalization == "stochnorm"]
+    training = [{name for name in phase.rates if phase.runs_in_training_mode(name)} for phase in asked]
+    # a phase in which the head alone trains has none, and that is as it should be beside others
+    if asked and not any(names & batch_norms for names in training):
+        where = "no group that trains has any" if batch_norms else "this backbone has none"
+        raise ConfigError(f"strategy.normalization=stochnorm: is for batch normalisation, and {where}.")
+    for names in training:
+        if names - {HEAD} and not names & batch_norms:
+            raise ConfigError(
+                "strategy.normalization=stochnorm: is for batch normalisation, and in one of its phases no group "
+                "that trains has any."
+            )

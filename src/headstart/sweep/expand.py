@@ -16,7 +16,7 @@ from headstart.config.compose import checked, compose_node, configs, parse
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config, SweepConfig
 from headstart.errors import ConfigError
-from headstart.sweep.stages import NAME, Asked, each_group, stage_of
+from headstart.sweep.stages import NAME, Asked, check_stage, each_group, stage_of
 
 _SHOWN_ERRORS = 8
 
@@ -80,6 +80,8 @@ def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jo
             try:
                 needs = stage_of(wanted, asked[:i])
                 config = checked(compose_node(texts))
+                if needs in places:
+                    check_stage(config, jobs[places[needs]].config)
             except ConfigError as error:
                 errors.append(f"{' '.join(varied) or 'the job'}: {error}")
                 continue

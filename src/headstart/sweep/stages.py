@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from headstart.config.compose import checked, compose_node
+from headstart.config.schema.root import Config
+from headstart.config.schema.strategy import STANDING
 from headstart.config.schema.weights import STAGE
 from headstart.errors import ConfigError, did_you_mean
 
@@ -58,7 +60,7 @@ def stage_of(job: Asked, before: Sequence[Asked]) -> int | None:
     """Which of the jobs `before` it makes the weights that this one starts from; None where none does.
 
     It is the job of that name that shares with it all that does not come from their own list entries. Raises
-    ConfigError where there is none, or it is of another backbone.
+    ConfigError where there is none, or several.
     """
     path = str(job.values.get(_PATH, "")).strip("'")
     if not path.startswith(STAGE):
@@ -72,3 +74,24 @@ def stage_of(job: Asked, before: Sequence[Asked]) -> int | None:
         raise ConfigError(f"{_PATH}={path}: several jobs have that name and the same grid values; it must be one.")
     hint = did_you_mean(wanted, names) or (f" There are: {', '.join(dict.fromkeys(names))}." if names else "")
     raise ConfigError(f"{_PATH}={path}: no job before this one has that name.{hint}")
+
+
+def check_stage(config: Config, stage: Config) -> None:
+    """Raise ConfigError where a job could not start from the weights that `stage` will have made."""
+    path = getattr(config.weights, "path", "")
+    own, other = config.backbone, stage.backbone
+    if (own.name, own.library) != (other.name, other.library):
+        raise ConfigError(f"{_PATH}={path}: that job's backbone is {other.name}, this one's {own.name}.")
+    if stage.strategy.name in STANDING:
+        raise ConfigError(
+            f"{_PATH}={path}: that job trains additions beside its backbone (strategy={stage.strategy.name}); its "
+            "weights will be no plain backbone."
+        )
+    if stage.weights.source == "scratch" and stage.strategy.name == "linear_probe":
+        raise ConfigError(
+            f"{_PATH}={path}: that job's backbone is random and frozen; there is nothing to take over."
+        )
+    if "co_tuning" in config.regularizer and (stage.head.name, stage.head.pool) != ("linear", config.head.pool):
+        raise ConfigError(
+            f"{_PATH}={path}: co_tuning needs that job's head to be linear, with head.pool={config.head.pool}."
+        )

@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
 from headstart.data.datamodule import ImageDataModule
@@ -37,6 +37,7 @@ from headstart.training.history import History
 from headstart.training.loggers import RunLogger
 from headstart.training.module import TransferModule
 from headstart.training.progress import ProgressReport
+from headstart.training.stopping import PatientInLastPhase
 
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # on a CPU none is what is fastest
@@ -60,6 +61,8 @@ class Budget:
     steps_per_epoch: int
     max_time: str | None = None
     patience: int | None = None
+    patient_from: int = 0
+    """The step from which patience counts: that at which the last phase begins."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,10 @@ def fit(
         if state and _has_ended(state, budget):  # Lightning would train on, or fail, from its own last step
             module.load_state_dict(state["state_dict"])
             best.load_state_dict(_state_of(state, BestWeights))
-            steps, early = int(state["global_step"]), bool(_state_of(state, EarlyStopping).get("stopped_epoch"))
+            steps, early = (
+                int(state["global_step"]),
+                bool(_state_of(state, PatientInLastPhase).get("stopped_epoch")),
+            )
         else:
             trainer = _trainer(
                 data, budget, machine, callbacks, gradient_clip_val, several_phases=len(module.plan.phases) > 1
@@ -134,7 +140,7 @@ def fit(
             trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if state else None, weights_only=True)
             module.stop_if_diverged()
             steps = trainer.global_step
-            early = any(isinstance(c, EarlyStopping) and c.stopped_epoch for c in callbacks)
+            early = any(isinstance(c, PatientInLastPhase) and c.stopped_epoch for c in callbacks)
             if not steps:
                 raise RunFailed("trainer.max_time ended before the first step; allow more time.")
             if history.last_step < steps:  # stopped inside an epoch
@@ -194,7 +200,15 @@ def _stopping(folder: Path, budget: Budget, *, monitor: str) -> list[pl.Callback
     callbacks: list[pl.Callback] = []
     if budget.patience is not None:
         mode = "min" if lower_is_better(monitor) else "max"
-        callbacks.append(EarlyStopping(monitor, mode=mode, patience=budget.patience, check_finite=False))
+        callbacks.append(
+            PatientInLastPhase(
+                monitor,
+                mode=mode,
+                patience=budget.patience,
+                check_finite=False,
+                begins=budget.patient_from,
+            )
+        )
     callbacks.append(
         ModelCheckpoint(
             dirpath=folder / FOLDER,
@@ -273,7 +287,7 @@ def finish_checkpoints(folder: Path) -> None:
 
 def _has_ended(state: dict[str, Any], budget: Budget) -> bool:
     """Whether a checkpoint is that of a training that was over: only the test was still to come."""
-    stopped = _state_of(state, EarlyStopping).get("stopped_epoch")
+    stopped = _state_of(state, PatientInLastPhase).get("stopped_epoch")
     return int(state["global_step"]) >= budget.total_steps or bool(stopped)
 
 

@@ -73,6 +73,7 @@ class TransferModule(pl.LightningModule):
         self._loss_count = 0
         self._rates: dict[str, float] = {}
         self._first_bad: torch.Tensor | None = None
+        self._rgn_settled = False
         self.register_buffer("penalties_begun", torch.zeros((), dtype=torch.bool))
         set_ever_trainable(model, layers, plan)
 
@@ -155,6 +156,7 @@ class TransferModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Freeze as the step says, which after a resume need not be the first."""
+        self._rgn_settled = self.rgn is not None and bool(self.rgn.settled)
         self.enter(self.plan.at(self.global_step))
 
     def on_train_epoch_start(self) -> None:
@@ -202,10 +204,11 @@ class TransferModule(pl.LightningModule):
     def _adapt(self, rgn: RelativeGradientNorms, optimizer: torch.optim.Optimizer) -> None:
         """Look at the gradients that rates follow; they settle with the first step and with each epoch."""
         rgn.look([group["params"][0] for group in optimizer.param_groups if ":" in group["name"]])
-        first, per_epoch = self.global_step == 0, self.trainer.num_training_batches
-        if first or (self.global_step + 1) % per_epoch == 0:
-            rgn.settle(forget=not first or per_epoch == 1)
-        if first:
+        first, ends = not self._rgn_settled, (self.global_step + 1) % self.trainer.num_training_batches == 0
+        if first or ends:
+            rgn.settle(forget=ends)
+            self._rgn_settled = bool(rgn.settled)
+        if first and self._rgn_settled:
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * rgn.of(group["name"])
 

@@ -20,31 +20,32 @@ Factor = Callable[[int], float]
 
 
 def build_run_factor(
-    config: ScheduleConfig, *, starts: Sequence[int], total_steps: int, steps_per_epoch: int
+    config: ScheduleConfig, *, starts: Sequence[int], total_steps: int, steps_per_epoch: int, images: int
 ) -> Factor:
-    """The factor of every step of a run whose phases begin at `starts`.
+    """The factor of every step of a run whose phases begin at `starts`, on a training split of so many images.
 
     With `schedule.restart=phase` the schedule runs anew over the length of each phase. Raises ConfigError where
     it does not fit one.
     """
     if config.restart != "phase" or len(starts) == 1:
-        return build_factor(config, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        return build_factor(config, total_steps=total_steps, steps_per_epoch=steps_per_epoch, images=images)
     factors = []
     for i, (start, end) in enumerate(zip(starts, [*starts[1:], total_steps], strict=True)):
         try:
-            factors.append(build_factor(config, total_steps=end - start, steps_per_epoch=steps_per_epoch))
+            factor = build_factor(config, total_steps=end - start, steps_per_epoch=steps_per_epoch, images=images)
+            factors.append(factor)
         except ConfigError as error:
             raise ConfigError(f"{error} It begins anew with each phase; this is phase {i + 1}.") from error
 
-    def factor(step: int) -> float:
+    def of_phase(step: int) -> float:
         phase = bisect_right(starts, step) - 1
         return factors[phase](step - starts[phase])
 
-    return factor
+    return of_phase
 
 
-def build_factor(config: ScheduleConfig, *, total_steps: int, steps_per_epoch: int) -> Factor:
-    """The factor of every step of a run, or phase, of `total_steps`.
+def build_factor(config: ScheduleConfig, *, total_steps: int, steps_per_epoch: int, images: int) -> Factor:
+    """The factor of every step of a run, or phase, of `total_steps`, on a training split of so many `images`.
 
     Raises ConfigError where the warm-up or a milestone does not lie inside the run.
     """
@@ -74,7 +75,7 @@ def build_factor(config: ScheduleConfig, *, total_steps: int, steps_per_epoch: i
         case BitHyperRuleConfig():
             if warmup:
                 raise ConfigError("schedule.warmup: bit_hyperrule has a warm-up of its own.")
-            return bit_hyperrule(total_steps)
+            return bit_hyperrule(total_steps, images=images)
         case _:
             body = constant
     return with_warmup(body, warmup) if warmup else body
@@ -93,13 +94,13 @@ def bit_rule(images: int) -> tuple[tuple[int, ...], float]:
     return next((steps, alpha) for below, steps, alpha in BIT_RULES if below is None or images < below)
 
 
-def bit_hyperrule(total: int) -> Factor:
+def bit_hyperrule(total: int, *, images: int) -> Factor:
     """step / warm-up while it lasts, then a tenth for every drop that lies before the step (strictly).
 
-    The drops are those of the rule that ends at `total`; for a budget of one's own, the shortest rule stretched.
+    The drops are those of the rule for so many training images; for a budget of one's own they are stretched.
     """
-    stretched = tuple(max(1, round(step * total / 500)) for step in BIT_RULES[0][1])
-    steps: tuple[int, ...] = next((steps for _, steps, _ in BIT_RULES if steps[-1] == total), stretched)
+    rule, _ = bit_rule(images)
+    steps = tuple(max(1, round(step * total / rule[-1])) for step in rule)
 
     def factor(step: int) -> float:
         return step / steps[0] if step < steps[0] else 0.1 ** sum(drop < step for drop in steps[1:])

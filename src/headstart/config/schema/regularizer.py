@@ -45,8 +45,8 @@ class BssConfig(RegularizerConfig):
     """The smallest singular values of a batch of features are kept small (BSS, Chen et al. 2019)."""
 
     strength: float = option(
-        0.048,
-        "Strength on the squared singular values divided by the batch size; the paper's 0.001 at batches of 48.",
+        0.001,
+        "Strength on the squares of the smallest singular values.",
         least=0,
     )
     k: int = option(1, "How many of the smallest singular values.", least=1)

@@ -21,7 +21,7 @@ from headstart.config.schema import (
     weights,
 )
 from headstart.config.schema.option import option
-from headstart.plugins import plugin_regularizers, plugin_strategies
+from headstart.plugins import plugin_regularizers, plugin_strategies, without_clash
 
 
 @dataclass
@@ -85,12 +85,15 @@ DISCRIMINATORS = {
 def kinds_of(group: str) -> dict[str, type]:
     """Kinds of a group by name, those of installed plugins included."""
     own = {name: plugin.config for name, plugin in plugin_strategies().items()} if group == "strategy" else {}
+    without_clash(GROUPS[group], own, group)
     return own | GROUPS[group]
 
 
 def regularizer_kinds() -> dict[str, type]:
     """Regularisers by name, those of installed plugins included."""
-    return {name: plugin.config for name, plugin in plugin_regularizers().items()} | regularizer.OPTIONS
+    own = {name: plugin.config for name, plugin in plugin_regularizers().items()}
+    without_clash(regularizer.OPTIONS, own, "regularizer")
+    return own | regularizer.OPTIONS
 
 
 def schema_of(group: str, node: dict[str, Any]) -> type:

@@ -45,7 +45,10 @@ class TrainerConfig:
         "best", "Which weights are tested: the best by `monitor`, or the last.", choices=("best", "last")
     )
     early_stopping_patience: int | None = option(
-        None, "Epochs without a better `monitor` after which training stops.", least=1, auto="never"
+        None,
+        "Epochs without a better `monitor` after which training stops; counted from where the last phase begins.",
+        least=1,
+        auto="never",
     )
     progress: str = option(
         "auto",

@@ -22,26 +22,30 @@ from headstart.seeds import derive
 from headstart.strategies.additions import adapters, lora, prompts, ssf
 
 _ATTACH: dict[type, Callable[[nn.Module, Any], None]] = {
-    LoraConfig: lora.attach,
     SsfConfig: ssf.attach,
     AdapterConfig: adapters.attach,
     VisualPromptsConfig: prompts.attach,
 }
 
 
-def attach(config: StrategyConfig, model: Classifier, layers: LayerMap, *, seed: int) -> LayerMap:
+def attach(
+    config: StrategyConfig, model: Classifier, layers: LayerMap, *, shape: tuple[int, int, int], seed: int
+) -> LayerMap:
     """Put what a strategy adds into the backbone; returns the map with it, or as it was where nothing is added.
 
-    Initial values are drawn from `seed` and no other random state is touched. Raises ConfigError where the
-    backbone has no place for it.
+    `shape` is that of an image: (channels, height, width). Initial values are drawn from `seed` and no other random
+    state is touched. Raises ConfigError where the backbone has no place for it.
     """
     put = _ATTACH.get(type(config))
-    if put is None:
+    if put is None and not isinstance(config, LoraConfig):
         return layers
     before = census(model, layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init", "additions"))
-        put(model.backbone, config)
+        if isinstance(config, LoraConfig):
+            lora.attach(model.backbone, config, shape)
+        elif put:
+            put(model.backbone, config)
     return with_additions(model, layers, before)
 
 

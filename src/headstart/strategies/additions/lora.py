@@ -13,15 +13,19 @@ from torch import nn
 
 from headstart.config.schema.strategy import LoraConfig
 from headstart.errors import ConfigError, did_you_mean
+from headstart.strategies.additions.products import is_product
 
 _IN_ATTENTION = ("*attn.*", "*attention.*", "*.attn_*")
 
 
-def attach(backbone: nn.Module, config: LoraConfig) -> None:
-    """Wrap the target layers; raises ConfigError where peft is not installed, or a target cannot have it."""
+def attach(backbone: nn.Module, config: LoraConfig, shape: tuple[int, int, int]) -> None:
+    """Wrap the target layers; raises ConfigError where peft is not installed, or a target cannot have it.
+
+    `shape` is that of an image: (channels, height, width).
+    """
     if importlib.util.find_spec("peft") is None:
         raise ConfigError('strategy=lora: needs peft: pip install "headstart[lora]".')
-    targets = _targets(backbone, config.targets)
+    targets = _targets(backbone, config.targets, shape)
     import peft  # takes seconds, so not before it is needed
 
     options = peft.LoraConfig(
@@ -37,16 +41,18 @@ def attach(backbone: nn.Module, config: LoraConfig) -> None:
         raise ConfigError(f"strategy.targets: peft did not take {sorted(set(targets) - reached)[0]}.")
 
 
-def _targets(backbone: nn.Module, patterns: list[str] | None) -> list[str]:
+def _targets(backbone: nn.Module, patterns: list[str] | None, shape: tuple[int, int, int]) -> list[str]:
     able = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    called = _called(backbone, able)
-    fitting = [name for name, m in able.items() if name in called and not _grouped(m)]
+    called = _called(backbone, able, shape)
+    fitting = [name for name, m in able.items() if name in called and not _grouped(m) and is_product(m)]
     if not patterns:
         linear = [name for name in fitting if isinstance(able[name], nn.Linear)]
         inside = [name for name in linear if any(fnmatchcase(name, pattern) for pattern in _IN_ATTENTION)]
         found = inside or fitting
         if not found:
-            raise ConfigError("strategy=lora: this backbone has no linear or ungrouped convolutional layer.")
+            raise ConfigError(
+                "strategy=lora: this backbone has no linear or ungrouped convolutional layer that it fits."
+            )
         return found
     chosen: dict[str, None] = {}
     for pattern in patterns:
@@ -60,6 +66,11 @@ def _targets(backbone: nn.Module, patterns: list[str] | None) -> list[str]:
         for name in matched:
             if _grouped(able[name]):
                 raise ConfigError(f"strategy.targets: {name} is a grouped convolution; LoRA is for ungrouped ones.")
+            if not is_product(able[name]):
+                raise ConfigError(
+                    f"strategy.targets: {name} ({type(able[name]).__name__}) changes its weight before it uses it; "
+                    "an update would not fold into that."
+                )
             if name not in called:
                 raise ConfigError(
                     f"strategy.targets: {name} is not run as a layer here, its weight is used by what is around it."
@@ -73,7 +84,7 @@ def _grouped(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _called(backbone: nn.Module, layers: dict[str, Any]) -> set[str]:
+def _called(backbone: nn.Module, layers: dict[str, Any], shape: tuple[int, int, int]) -> set[str]:
     """Which layers run as such: some attentions use the weight of their layer and never call it."""
     called: set[str] = set()
 
@@ -83,22 +94,13 @@ def _called(backbone: nn.Module, layers: dict[str, Any]) -> set[str]:
     handles = [module.register_forward_pre_hook(note(name)) for name, module in layers.items()]
     before = {module: module.training for module in backbone.modules()}
     try:
-        backbone.eval()(_image_for(backbone))
+        backbone.eval()(torch.zeros(1, *shape))
     finally:
         for handle in handles:
             handle.remove()
         for module, training in before.items():
             module.training = training
     return called
-
-
-def _image_for(backbone: nn.Module) -> torch.Tensor:
-    """One image of a size that the backbone takes."""
-    size = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
-    cfg = getattr(backbone, "pretrained_cfg", None) or {}
-    size = size or tuple(cfg.get("input_size", (3, 224, 224))[1:])
-    channels = next(module.in_channels for module in backbone.modules() if isinstance(module, nn.Conv2d))
-    return torch.zeros(1, channels, *size)
 
 
 def _wrapped(model: nn.Module) -> Iterator[tuple[str, Any]]:

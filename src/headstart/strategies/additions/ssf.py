@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from headstart.config.schema.strategy import SsfConfig
 from headstart.errors import ConfigError
+from headstart.strategies.additions.products import is_product
 
 
 class Scale(nn.Module):
@@ -42,8 +43,8 @@ class ScaleAndShift(nn.Module):
 def attach(backbone: nn.Module, config: SsfConfig) -> None:
     """Behind every linear, convolutional and normalising layer that has a weight and a bias.
 
-    A convolution without a bias has its scale and shift behind the normalisation that follows it. Raises
-    ConfigError where there is no such layer.
+    A convolution without a bias has its scale and shift behind the normalisation that follows it, and one that
+    standardises its weight has none: a scale would cancel. Raises ConfigError where there is no such layer.
     """
     places = [module for module in backbone.modules() if _fits(module)]
     if not places:
@@ -60,7 +61,7 @@ def _fits(module: nn.Module) -> bool:
     own = dict(module.named_parameters(recurse=False))
     if set(own) != {"weight", "bias"} or own["bias"].ndim != 1 or own["weight"].shape[0] != own["bias"].shape[0]:
         return False
-    return isinstance(module, nn.Linear | nn.Conv2d) or "norm" in type(module).__name__.lower()
+    return is_product(module) or "norm" in type(module).__name__.lower()
 
 
 def fold(model: nn.Module) -> None:

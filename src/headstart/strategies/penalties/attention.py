@@ -32,20 +32,19 @@ def channel_weights(
     """softmax(z / 5) per tapped module, z being the standardised rise of the loss without each channel.
 
     `backbone` is frozen and stays as it is. A linear head is trained on its features of the training split, in
-    `epochs` passes; the rise is the mean over `count` batches of 32 images.
+    `epochs` passes; the rise is the mean over `count` batches of 32 images, drawn from the whole split.
     """
     backbone.eval()
     features: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
-    images: list[torch.Tensor] = []
     for batch, target in batches():
         features.append(backbone(batch).float())
         targets.append(target)
-        if sum(len(seen) for seen in images) < count * _IMAGES:
-            images.append(batch)
-    head = train_head(torch.cat(features), torch.cat(targets), classes=classes, epochs=epochs, seed=seed)
-    looked_at = torch.cat(images)[: count * _IMAGES].split(_IMAGES)
-    wanted = torch.cat(targets)[: sum(len(x) for x in looked_at)].split(_IMAGES)
+    labels = torch.cat(targets)
+    head = train_head(torch.cat(features), labels, classes=classes, epochs=epochs, seed=seed)
+    chosen = draw_images(len(labels), count * _IMAGES, seed=seed).to(labels.device)
+    looked_at = pick(batches, chosen).split(_IMAGES)
+    wanted = labels[chosen].split(_IMAGES)
 
     def loss() -> torch.Tensor:
         losses = [F.cross_entropy(head(backbone(x).float()), y) for x, y in zip(looked_at, wanted, strict=True)]
@@ -63,6 +62,22 @@ def channel_weights(
                 break
         weights.append(standardised_softmax(torch.stack(rises)).float())
     return weights
+
+
+def draw_images(total: int, wanted: int, *, seed: int) -> torch.Tensor:
+    """Which of `total` images to look at, in rising order: files often lie class by class."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(total, generator=generator)[:wanted].sort().values
+
+
+def pick(batches: Batches, chosen: torch.Tensor) -> torch.Tensor:
+    """The images at these places of the split, from one more pass over it: all of it may not fit in memory."""
+    found, first = [], 0
+    for batch, _ in batches():
+        places = chosen[(chosen >= first) & (chosen < first + len(batch))] - first
+        found.append(batch[places])
+        first += len(batch)
+    return torch.cat(found)
 
 
 def standardised_softmax(rises: torch.Tensor) -> torch.Tensor:

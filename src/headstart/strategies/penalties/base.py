@@ -27,7 +27,15 @@ class Parts:
     """Makes the classifier that the backbone was pretrained with; raises WeightsError where there is none."""
     backbone: str
     batch_size: int
+    """Images that one process sees in a step."""
     seed: int
+    first_k: int | None = None
+    """How many layer groups came from the weights; None where all did."""
+
+    def came_from_the_weights(self, group: str) -> bool:
+        """Whether a layer group of the backbone is one of those."""
+        names = [found.name for found in self.layers.backbone]
+        return self.first_k is None or names.index(group) < self.first_k
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ Batches = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
 
 
 class Penalty(nn.Module):
-    """Added to the loss. Strengths do not depend on the batch size: what is summed over images is divided by n.
+    """Added to the loss. Strengths do not depend on the batch size: what sums over images is divided by n.
 
     Buffers that are learned (relations between classes, attention weights) are part of the checkpoint; copies
     of the start are not, because the start can be had again.

@@ -10,10 +10,10 @@ from headstart.strategies.penalties.base import Parts, Penalty, Step
 
 
 class Bss(Penalty):
-    """strength * sum of the k smallest sigma_i(F)^2 / n, for features F (n, d) of a batch.
+    """strength * sum of the k smallest sigma_i(F)^2, for the features F (n, d) of a batch (Chen et al. 2019).
 
-    Chen et al. 2019, whose penalty does not divide by n: the squared singular values of F grow with the
-    batch, those divided by n are eigenvalues of the features' second moments and do not.
+    Where there are fewer images than features, as is usual, the smallest singular values hardly depend on how
+    many there are; divided by n they would.
     """
 
     def __init__(self, config: BssConfig, parts: Parts) -> None:
@@ -29,4 +29,4 @@ class Bss(Penalty):
         features = step.features if step.features.dtype == torch.float64 else step.features.float()
         with torch.autocast(features.device.type, enabled=False):
             smallest = torch.linalg.svdvals(features)[-self.k :]
-        return self.strength * smallest.square().sum() / len(features)
+        return self.strength * smallest.square().sum()

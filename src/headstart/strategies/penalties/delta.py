@@ -39,6 +39,7 @@ class Delta(Penalty):
         reference = parts.reference()
         for backbone in (reference, parts.model.backbone):
             _check_taps(backbone, self.taps)
+        _check_origin(parts, self.taps)
         self._head = head_parameters(parts)
         self._now, self._then = Maps(parts.model.backbone, self.taps), Maps(reference, self.taps)
         self._reference = (reference,)
@@ -81,7 +82,7 @@ class Delta(Penalty):
         now = self._now.last
         total = step.scores.new_zeros(())
         for i, (tap, axis) in enumerate(zip(self.taps, self.axes, strict=True)):
-            away = (now[tap] - before[tap]).square()
+            away = (_wide(now[tap]) - _wide(before[tap])).square()
             per_channel = away.transpose(0, axis).flatten(1).sum(dim=1)
             scale = 1.0
             if self.config.attention:
@@ -153,6 +154,24 @@ def _check_taps(backbone: nn.Module, taps: Sequence[str]) -> None:
         if tap not in modules:
             raise ConfigError(
                 f"regularizer.delta.taps: the backbone has no module {tap!r}.{did_you_mean(tap, modules)}"
+            )
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: the sum of many small squares is lost in 16 bits."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _check_origin(parts: Parts, taps: Sequence[str]) -> None:
+    """Raise ConfigError where a map comes out of layers that start at random: there is nothing to stay near."""
+    group_of = parts.layers.group_of()
+    for tap in taps:
+        below = {group for key, group in group_of.items() if key.startswith(f"backbone.{tap}.")}
+        odd = [name for name in below if not parts.came_from_the_weights(name)]
+        if odd:
+            raise ConfigError(
+                f"regularizer.delta.taps: {tap} lies in {odd[0]}, which starts at random under "
+                f"weights.first_k={parts.first_k}; name modules below it."
             )
 
 
