@@ -328,8 +328,13 @@ BAD = (
     ("strategy=gradual trainer.max_epochs=1", "less than two epochs"),
     ("strategy=gradual strategy.unit=step", r"strategy\.unit: says what strategy\.milestones count; give those as well"),
     ("strategy=full strategy.stochnorm_p=0.2", r"strategy\.stochnorm_p: needs strategy\.normalization=stochnorm"),
-    ("strategy=lora strategy.normalization=stochnorm", "is for batch normalisation, and no group that trains has any"),
-    ("strategy=linear_probe strategy.normalization=stochnorm", "and no group that trains has any"),
+    *(
+        (
+            f"strategy={strategy} strategy.normalization=stochnorm backbone.name=test_vit data.image_size=160",
+            "is for batch normalisation, and this backbone has none",
+        )
+        for strategy in ("full", "lora", "linear_probe")
+    ),
     ("strategy=full data.batch_size=2 trainer.devices=2", "batch normalisation trains on 2 images or more per process"),
     (
         "strategy=gradual strategy.unit=step strategy.milestones=[1,2,3] strategy.groups_per_step=4",

@@ -83,14 +83,14 @@ def _check_normalization(plan: TrainingPlan, layers: LayerMap) -> None:
     """StochNorm mixes running statistics with the batch's: there must be some."""
     batch_norms = {group.name for group in layers.groups if group.batch_norms}
     asked = [phase for phase in plan.phases if phase.normalization == "stochnorm"]
-    training = [{name for name in phase.rates if phase.runs_in_training_mode(name)} for phase in asked]
-    # a phase in which the head alone trains has none, and that is as it should be beside others
-    if asked and not any(names & batch_norms for names in training):
-        where = "no group that trains has any" if batch_norms else "this backbone has none"
-        raise ConfigError(f"strategy.normalization=stochnorm: is for batch normalisation, and {where}.")
-    for names in training:
-        if names - {HEAD} and not names & batch_norms:
+    if asked and not batch_norms:
+        raise ConfigError(
+            "strategy.normalization=stochnorm: is for batch normalisation, and this backbone has none."
+        )
+    for phase in asked:
+        training = {name for name in phase.rates if phase.runs_in_training_mode(name)}
+        if training - {HEAD} and not training & batch_norms:
             raise ConfigError(
-                "strategy.normalization=stochnorm: is for batch normalisation, and in one of its phases no group "
-                "that trains has any."
+                "strategy.normalization=stochnorm: is for batch normalisation, and none of the groups that train "
+                "has any."
             )
