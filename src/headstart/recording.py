@@ -27,6 +27,12 @@ def words_of(config: Config) -> list[str]:
     return [architecture, config.weights.source, config.strategy.name, config.data.source, f"s{config.seed}"]
 
 
+def key_of(prepared: Prepared) -> str:
+    """The job key of a run."""
+    sha256 = prepared.weights.sha256 if prepared.weights else ""
+    return job_key(prepared.config, data_fingerprint=prepared.facts.fingerprint, weights_sha256=sha256)
+
+
 def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], launched_by: str | None) -> RunRecord:
     """The record of a run that is about to start."""
     config, facts, weights = prepared.config, prepared.facts, prepared.weights
@@ -41,7 +47,7 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
         status="running",
         launched_by=launched_by,
         config_hash=config_hash(config),
-        job_key=job_key(config, data_fingerprint=facts.fingerprint, weights_sha256=sha256 or ""),
+        job_key=key_of(prepared),
         arm=arm_hash(
             config,
             data_fingerprint=facts.fingerprint,
@@ -85,21 +91,24 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
 def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared) -> None:
     """Put what came out into the record, and the predictions beside it."""
     facts = prepared.facts
-    scores = fitted.scores.double()
-    probabilities = scores.softmax(dim=1) if facts.task == "multiclass" else scores.sigmoid()
-    record.predictions_sha256 = write_predictions(
-        folder / PREDICTIONS,
-        ids=prepared.data.splits["test"].ids,
-        targets=fitted.targets.long().numpy(),
-        probabilities=probabilities.float().numpy(),
-    )
     record.metrics = {key: float(value) for key, value in fitted.metrics.items()}
     record.best = fitted.best
-    record.confusion = {
-        "split": "test",
-        "layout": "row = class, column = predicted" if facts.task == "multiclass" else "tn, fp, fn, tp per class",
-        "counts": confusion(fitted.scores, fitted.targets, task=facts.task),
-    }
+    if fitted.scores is not None and fitted.targets is not None:
+        scores = fitted.scores.double()
+        probabilities = scores.softmax(dim=1) if facts.task == "multiclass" else scores.sigmoid()
+        record.predictions_sha256 = write_predictions(
+            folder / PREDICTIONS,
+            ids=prepared.data.splits["test"].ids,
+            targets=fitted.targets.long().numpy(),
+            probabilities=probabilities.float().numpy(),
+        )
+        record.confusion = {
+            "split": "test",
+            "layout": "row = class, column = predicted"
+            if facts.task == "multiclass"
+            else "tn, fp, fn, tp per class",
+            "counts": confusion(fitted.scores, fitted.targets, task=facts.task),
+        }
     record.epochs, record.steps, record.stopped_by = fitted.epochs, fitted.steps, fitted.stopped_by
     record.seconds |= {"fit": round(fitted.fit_seconds, 3), "test": round(fitted.test_seconds, 3)}
 

@@ -29,6 +29,7 @@ def check(config: Config) -> None:
     _check_schedule(config)
     _check_data(config)
     _check_monitor(config)
+    _check_refit(config)
     check_strategy(config.strategy)
     check_regularizers(config)
     check_mixup(config)
@@ -118,7 +119,7 @@ def _check_data(config: Config) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"data.{key}={value}: must be a count, or a share below 1.")
-        if isinstance(value, float) and value >= 1:
+        if isinstance(value, float) and value >= 1 and not (key == "train_size" and value == 1):
             raise ConfigError(f"data.{key}={value}: a share must be below 1; write a count without a point.")
     options = getattr(data, "options", None)
     if options is not None and not isinstance(options, dict):
@@ -143,6 +144,15 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"loss.class_weights={weights}: must be none, balanced or a list of numbers.")
     if isinstance(weights, list) and any(isinstance(w, bool) or not isinstance(w, int | float) for w in weights):
         raise ConfigError(f"loss.class_weights={weights}: must be a list of numbers.")
+
+
+def _check_refit(config: Config) -> None:
+    if not config.data.refit_on_val:
+        return
+    if config.trainer.early_stopping_patience is not None:
+        raise ConfigError("trainer.early_stopping_patience: data.refit_on_val leaves no validation to stop by.")
+    if not config.trainer.test:
+        raise ConfigError("trainer.test=false: with data.refit_on_val=true a run would measure nothing.")
 
 
 def check_mixup(config: Config) -> None:

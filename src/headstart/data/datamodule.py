@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from headstart.data.pictures import BAD_IMAGE, as_channels
-from headstart.data.source import Examples
+from headstart.data.source import Examples, Picture
 from headstart.data.transforms import Geometry, Normalize
 from headstart.errors import DataError
 from headstart.facts import DataFacts
@@ -42,6 +42,36 @@ class Split:
     def targets(self) -> npt.NDArray[np.int64]:
         """Their targets, in order."""
         return self.examples.targets[self.indices]
+
+
+class _Joined:
+    """The examples of two sources, one after the other."""
+
+    def __init__(self, first: Examples, second: Examples) -> None:
+        self._parts = (first, second)
+        self._length = len(first.ids)
+        self.ids = [*first.ids, *second.ids]
+        self.targets = np.concatenate([first.targets, second.targets])
+
+    def _at(self, index: int) -> tuple[Examples, int]:
+        first, second = self._parts
+        return (first, index) if index < self._length else (second, index - self._length)
+
+    def image(self, index: int) -> Picture:
+        part, place = self._at(index)
+        return part.image(place)
+
+    def where(self, index: int) -> str:
+        part, place = self._at(index)
+        return part.where(place)
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The examples of both."""
+    if first.examples is second.examples:
+        return Split(first.examples, np.sort(np.concatenate([first.indices, second.indices])))
+    examples = _Joined(first.examples, second.examples)
+    return Split(examples, np.concatenate([first.indices, second.indices + len(first.examples.ids)]))  # type: ignore[arg-type]
 
 
 class ImageDataset(Dataset[Batch]):

@@ -16,7 +16,7 @@ from headstart.config.schema.data import (
 )
 from headstart.data import transforms
 from headstart.data.class_subset import of_classes
-from headstart.data.datamodule import ImageDataModule, Split
+from headstart.data.datamodule import ImageDataModule, Split, joined
 from headstart.data.fingerprint import scan, split_fingerprint
 from headstart.data.pictures import BAD_IMAGE, as_channels
 from headstart.data.source import Source
@@ -147,4 +147,6 @@ def split_source(source: Source, data: DataConfig, usable: dict[str, list[int]])
         count = count_of(data.train_size, of=len(pool.indices), classes=classes, key="train_size")
         taken = pool.indices[:count]
     splits["train"] = Split(pool.examples, np.sort(taken))
+    if data.refit_on_val:
+        splits["train"] = joined(splits["train"], splits["val"])
     return {name: splits[name] for name in ("train", "val", "test")}

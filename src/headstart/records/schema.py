@@ -84,3 +84,10 @@ class RunRecord:
         if lacking:
             raise RecordError(f"has a config without {', '.join(lacking)}")
         return cls(**{name: item for name, item in value.items() if name in fields})
+
+
+def result_of(record: RunRecord) -> str:
+    """The first of a run's test metrics in words; where it was not tested, of those that it has."""
+    known = [(key, value) for key, value in record.metrics.items() if value is not None]
+    tested = [pair for pair in known if pair[0].startswith("test/")]
+    return next((f"{key} {value:.4f}" for key, value in (tested or known)), record.status)

@@ -47,6 +47,7 @@ class TransferModule(pl.LightningModule):
         seed: int,
         penalties: torch.nn.ModuleDict | None = None,
         mixup_alpha: float = 0.0,
+        refit: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -58,6 +59,8 @@ class TransferModule(pl.LightningModule):
         self.task: Task = task
         self.seed = seed
         self.mixup_alpha = mixup_alpha
+        self.validation = "fit" if refit else "val"
+        """How the metrics of the validation images are named: those that are trained on are no validation."""
         self.penalties = penalties if penalties is not None else torch.nn.ModuleDict()
         self.rgn: RelativeGradientNorms | None = None
         if plan.adapts_rates:
@@ -262,7 +265,7 @@ class TransferModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over the whole split; callbacks find them in Lightning's own place too."""
-        self._score("val")
+        self._score(self.validation)
         self.log_dict(self.values)
 
     def on_test_epoch_start(self) -> None:

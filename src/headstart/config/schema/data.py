@@ -51,7 +51,7 @@ class DataConfig:
         auto="all of them",
     )
     train_size: Any = option(
-        None, "Training examples used: a count, or a share below 1.", above=0, auto="all there are"
+        None, "Training examples used: a count, or a share (0.1, 1.0).", above=0, auto="all there are"
     )
     val_size: Any = option(
         None,
@@ -64,6 +64,11 @@ class DataConfig:
         "Test examples: a count, or a share below 1 of where they are taken from.",
         above=0,
         auto="the source's own test split, else 0.2 of its training split",
+    )
+    refit_on_val: bool = option(
+        False,
+        "Train on the validation examples as well, as protocols do once rates and steps have been chosen: the last "
+        "weights are tested, and nothing is chosen by validation.",
     )
     shots: int | None = option(
         None, "Training examples per class, in place of train_size.", least=1, auto="no such limit"

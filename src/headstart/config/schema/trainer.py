@@ -44,6 +44,9 @@ class TrainerConfig:
     checkpoint: str = option(
         "best", "Which weights are tested: the best by `monitor`, or the last.", choices=("best", "last")
     )
+    test: bool = option(
+        True, "Test at the end; without it a run has validation metrics only, as a trial of a search should."
+    )
     early_stopping_patience: int | None = option(
         None,
         "Epochs without a better `monitor` after which training stops; counted from where the last phase begins.",
