@@ -4,9 +4,14 @@
 .venv/bin/python scripts/bench.py strategies
 .venv/bin/python scripts/bench.py strategies --backbone resnet50 --size 224 --rounds 9 --json strategies.json
 
+.venv/bin/python scripts/bench.py sweep --rounds 3
+
 `strategies` takes training steps of each strategy beside those of `full`: seconds per step, peak memory, and how
 much faster than `full` it is, next to what the arithmetic says: the multiplications of forward and backward pass.
 Each measurement has a process of its own; the strategies take turns, round after round.
+
+`sweep` runs jobs that train nothing, under Headstart's queue and under Hydra's basic and joblib launchers, and
+plans 1,000 jobs over 10 models.
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import bench_sweep
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "full": {},
@@ -51,7 +58,7 @@ class Setting:
 def main() -> None:
     """Parse the command line and run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("strategies",))
+    parser.add_argument("what", choices=("strategies", "sweep"))
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--size", type=int, default=96, help="pixels")
     parser.add_argument("--batch", type=int, default=32)
@@ -61,7 +68,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=list(STRATEGIES), metavar="STRATEGY")
     parser.add_argument("--json", type=Path, help="also write the figures there")
+    bench_sweep.add_arguments(parser)
     words = parser.parse_args()
+    if words.what == "sweep":
+        bench_sweep.sweep(jobs=words.jobs, rounds=words.rounds)
+        return
     setting = Setting(words.backbone, words.size, words.batch, words.steps, words.device, words.threads)
     strategies(setting, list(dict.fromkeys(["full", *words.only])), rounds=words.rounds, path=words.json)
 

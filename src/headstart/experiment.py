@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 import yaml
 
 from headstart.config.identity import config_hash
@@ -21,7 +22,7 @@ from headstart.config.schema.root import Config
 from headstart.environment import peak_memory, process_alive
 from headstart.errors import ConfigError, DataError, RecordError
 from headstart.preparation import Prepared, prepare
-from headstart.recording import complete, describe_run, fail, words_of
+from headstart.recording import complete, describe_run, fail, key_of, words_of
 from headstart.records.atomic import write_text
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, new_run_folder, now, read_record, write_record
@@ -39,17 +40,20 @@ def run(
     command: Sequence[str] = (),
     launched_by: str | None = None,
     announce: Callable[[Path], None] | None = None,
+    expected_key: str | None = None,
 ) -> tuple[Path, RunRecord]:
     """Run one experiment; return its folder and record. `announce` is told the folder as soon as there is one.
 
-    Raises a HeadstartError before anything is written for a mistake, RunFailed where training came to
-    nothing: its record says so.
+    `expected_key` is the job key that the run must have, where it was planned before. Raises a HeadstartError
+    before anything is written for a mistake, RunFailed where training came to nothing: its record says so.
     """
     if config.sweep.list or config.sweep.grid:
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")
     began = time.monotonic()
     prepared = prepare(config)
     config = prepared.config
+    if expected_key is not None and key_of(prepared) != expected_key:
+        raise DataError("the data, the weights or Headstart itself changed after this job was planned; plan anew.")
     folder = new_run_folder(output_dir_of(config), words=words_of(config), digest=config_hash(config))
     write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
     record = describe_run(prepared, folder=folder, command=command, launched_by=launched_by)
@@ -59,18 +63,18 @@ def run(
     return folder, _train(prepared, folder, record, began=began, resume=False)
 
 
-def resume(folder: Path) -> RunRecord:
+def resume(folder: Path, *, alone: bool = False) -> RunRecord:
     """Go on with an interrupted or failed run, from its last checkpoint or, without one, from the start.
 
-    Raises RecordError where the run has completed, is still running, or its data or weights have changed.
+    `alone` says that no other process can be at it, whatever its record says. Raises RecordError where the run has
+    completed, is still running, or its data or weights have changed.
     """
     began = time.monotonic()
     before = read_record(folder)
     if before.status == "completed":
         raise RecordError(f"{folder}: this run has completed; there is nothing to resume.")
-    alive = before.status == "running" and process_alive(
-        before.environment.get("pid"), before.environment.get("host")
-    )
+    pid, host = before.environment.get("pid"), before.environment.get("host")
+    alive = not alone and before.status == "running" and process_alive(pid, host)
     if alive:
         raise RecordError(f"{folder}: this run is still running (process {before.environment['pid']}).")
     prepared = prepare(read_config(folder / CONFIG))
@@ -140,6 +144,7 @@ def _fit(prepared: Prepared, folder: Path, logger: RunLogger | None, *, resume: 
             gradient_clip_val=config.trainer.gradient_clip_val,
             monitor=config.trainer.monitor,
             tested=config.trainer.checkpoint,
+            test=config.trainer.test,
             progress=config.trainer.progress,
             loggers=[logger] if logger else [],
             every_n_steps=config.logger.every_n_steps if isinstance(config.logger, SteppedConfig) else None,
@@ -164,6 +169,25 @@ def train_rank(folder: str, *, resume: bool) -> None:
         )
 
 
+def time_step(prepared: Prepared) -> float:
+    """Seconds that one training step of a prepared run takes on this machine's CPU or GPU, on random images."""
+    device = "cuda" if prepared.config.trainer.accelerator == "gpu" else "cpu"
+    module = _module(prepared).to(device).train()
+    module.enter(prepared.plan.at(prepared.budget.total_steps - 1))
+    facts, count = prepared.facts, prepared.config.data.batch_size
+    images = torch.zeros(count, facts.channels, *facts.image_size, device=device)
+    targets = torch.zeros(count, dtype=torch.long, device=device)
+    if facts.task == "multilabel":
+        targets = torch.zeros(count, facts.num_classes, device=device)
+    began = 0.0
+    for _ in range(2):  # the first one makes room for what the second uses
+        began = time.monotonic()
+        module.training_step({"image": images, "target": targets, "index": targets}, 0).backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+    return time.monotonic() - began
+
+
 def _module(prepared: Prepared) -> TransferModule:
     config = prepared.config
     return TransferModule(
@@ -177,6 +201,7 @@ def _module(prepared: Prepared) -> TransferModule:
         seed=config.seed,
         penalties=prepared.penalties,
         mixup_alpha=config.data.mixup_alpha or 0.0,
+        refit=config.data.refit_on_val,
     )
 
 

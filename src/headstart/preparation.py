@@ -34,7 +34,25 @@ from headstart.training.schedules import Factor, build_run_factor
 class Rehearsal:
     """What the check of a sweep's jobs keeps from one to the next."""
 
+    gpu_elsewhere: bool = False
+    """Whether the runs will have a GPU on another machine."""
     data: dict[str, ImageDataModule] = field(default_factory=dict)
+    weights: dict[str, WeightsFile | None] = field(default_factory=dict)
+    models: dict[str, Built] = field(default_factory=dict)
+
+    def keep(self, key: str, built: Built) -> None:
+        """Keep a model as well, and as many of those before it as memory allows."""
+        self.models[key] = built
+        while len(self.models) > 1 and sum(map(_size_of, self.models.values())) > _NUMBERS_KEPT:
+            del self.models[next(iter(self.models))]
+
+
+_NUMBERS_KEPT = 500_000_000
+"""Numbers in the parameters of all models that are kept: 2 GB."""
+
+
+def _size_of(built: Built) -> int:
+    return sum(group.size for group in built.layers.groups)
 
 
 @dataclass(frozen=True)
@@ -72,7 +90,7 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
     check_logger(config.logger)
     if config.data.augment == "bit" and config.data.image_size is None:
         config = replace(config, data=replace(config.data, image_size=bit_image_size(config.data)))
-    config = resolve(config)
+    config = resolve(config, gpu_elsewhere=rehearsal is not None and rehearsal.gpu_elsewhere)
     torch.set_num_threads(max(1, (config.trainer.threads or 1) // config.trainer.devices))
     set_determinism(config.trainer.deterministic)
     awaited = isinstance(config.weights, RunConfig) and config.weights.path.startswith(STAGE)
@@ -80,21 +98,10 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
         raise ConfigError(
             "weights.path=stage:...: names a job of an experiment file; add -m to run it with that one."
         )
-    name, library = config.backbone.name, config.backbone.library
-    weights = None if awaited else locate_weights(config.weights, name=name, library=library)
+    weights = None if awaited else _weights(config, rehearsal)
     data = _read(config, rehearsal)
     config = resolve_for_data(config, data.facts)
-    built = build_classifier(
-        name=name,
-        library=library,
-        head=config.head,
-        classes=data.facts.num_classes,
-        channels=config.data.channels,
-        size=data.facts.image_size,
-        weights=weights,
-        seed=config.seed,
-        first_k=config.weights.first_k if isinstance(config.weights, LoadedConfig) else None,
-    )
+    built = _model(config, data.facts, weights, rehearsal)
     timing = Timing(
         config.trainer.max_steps or (config.trainer.max_epochs or 1) * data.steps_per_epoch, data.steps_per_epoch
     )
@@ -123,6 +130,41 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
         patient_from=plan.phases[-1].start,
     )
     return Prepared(config, data, built, plan, penalties, factor, budget, weights)
+
+
+def _weights(config: Config, rehearsal: Rehearsal | None) -> WeightsFile | None:
+    """The file of weights of a resolved config."""
+    name, library = config.backbone.name, config.backbone.library
+    key = repr((config.weights, name, library))
+    if rehearsal and key in rehearsal.weights:
+        return rehearsal.weights[key]
+    found = locate_weights(config.weights, name=name, library=library)
+    if rehearsal:
+        rehearsal.weights[key] = found
+    return found
+
+
+def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehearsal: Rehearsal | None) -> Built:
+    """The model of a resolved config; in a rehearsal its initial values may be those of another seed."""
+    first_k = config.weights.first_k if isinstance(config.weights, LoadedConfig) else None
+    parts = (config.backbone, config.head, facts.num_classes, config.data.channels, facts.image_size)
+    key = repr((parts, weights and (weights.path, weights.sha256), first_k))
+    built = rehearsal.models.get(key) if rehearsal else None
+    if built is None:
+        built = build_classifier(
+            name=config.backbone.name,
+            library=config.backbone.library,
+            head=config.head,
+            classes=facts.num_classes,
+            channels=config.data.channels,
+            size=facts.image_size,
+            weights=weights,
+            seed=config.seed,
+            first_k=first_k,
+        )
+        if rehearsal:
+            rehearsal.keep(key, built)
+    return replace(built, model=copy.deepcopy(built.model)) if rehearsal else built
 
 
 def _read(config: Config, rehearsal: Rehearsal | None) -> ImageDataModule:

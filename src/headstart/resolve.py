@@ -23,10 +23,11 @@ from headstart.training.schedules import bit_rule
 DEFAULT_EPOCHS = 10
 
 
-def resolve(config: Config) -> Config:
+def resolve(config: Config, *, gpu_elsewhere: bool = False) -> Config:
     """Replace what can be resolved without reading data: names, preprocessing, machine and budget.
 
-    Raises ConfigError for an unknown backbone or a machine that is not there.
+    With `gpu_elsewhere` the run will have a GPU on another machine, whatever this one has. Raises ConfigError for
+    an unknown backbone or a machine that is not there.
     """
     library = config.backbone.library
     name = full_name(config.backbone.name, library=library)
@@ -36,14 +37,14 @@ def resolve(config: Config) -> Config:
         weights = replace(weights, origin=origin)
     elif isinstance(weights, FileConfig | RunConfig):
         weights = replace(weights, path=_absolute(weights.path))
-    accelerator = resolve_accelerator(config.trainer.accelerator)
-    if accelerator == "gpu" and config.trainer.devices > gpu_count():
+    accelerator = resolve_accelerator(config.trainer.accelerator, gpu_elsewhere=gpu_elsewhere)
+    if accelerator == "gpu" and not gpu_elsewhere and config.trainer.devices > gpu_count():
         raise ConfigError(f"trainer.devices={config.trainer.devices}: there are {gpu_count()} GPUs here.")
     trainer = replace(
         config.trainer,
         max_epochs=resolve_epochs(config),
         accelerator=accelerator,
-        precision=resolve_precision(config.trainer.precision, accelerator=accelerator),
+        precision=resolve_precision(config.trainer.precision, accelerator=accelerator, elsewhere=gpu_elsewhere),
         threads=config.trainer.threads or usable_cores(),
     )
     restart = config.schedule.restart
@@ -70,7 +71,9 @@ def resolve_for_data(config: Config, facts: DataFacts) -> Config:
     elif monitor.removeprefix("val/") not in METRICS[facts.task]:
         known = ", ".join(f"val/{name}" for name in METRICS[facts.task])
         raise ConfigError(f"trainer.monitor={monitor}: is no metric of a {facts.task} task; it has {known}.")
-    trainer, alpha = replace(config.trainer, monitor=monitor), config.data.mixup_alpha
+    # trained on all, there is no validation that could choose
+    tested = "last" if config.data.refit_on_val else config.trainer.checkpoint
+    trainer, alpha = replace(config.trainer, monitor=monitor, checkpoint=tested), config.data.mixup_alpha
     if isinstance(config.schedule, BitHyperRuleConfig):
         steps, by_rule = bit_rule(facts.sizes["train"])
         alpha = by_rule if alpha is None else alpha
@@ -93,10 +96,12 @@ def resolve_epochs(config: Config) -> int | None:
     return config.trainer.max_epochs or DEFAULT_EPOCHS
 
 
-def resolve_accelerator(choice: str) -> str:
+def resolve_accelerator(choice: str, *, gpu_elsewhere: bool = False) -> str:
     """`cpu` or `gpu`; raises ConfigError where a GPU is asked for and there is none."""
     import torch
 
+    if gpu_elsewhere:
+        return "cpu" if choice == "cpu" else "gpu"
     there = torch.cuda.is_available()
     if choice == "gpu" and not there:
         raise ConfigError("trainer.accelerator=gpu: PyTorch finds no GPU here; `headstart doctor` says more.")
@@ -110,8 +115,11 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-def resolve_precision(choice: str, *, accelerator: str) -> str:
-    """Mixed precision on a GPU, float32 on a CPU; raises ConfigError for one that the machine has not."""
+def resolve_precision(choice: str, *, accelerator: str, elsewhere: bool = False) -> str:
+    """Mixed precision on a GPU, float32 on a CPU; raises ConfigError for one that the machine has not.
+
+    A GPU `elsewhere` cannot be asked what it has: it must be said.
+    """
     import torch
 
     if choice == "16-mixed" and accelerator == "cpu":
@@ -120,6 +128,10 @@ def resolve_precision(choice: str, *, accelerator: str) -> str:
         return choice
     if accelerator == "cpu":
         return "32-true"
+    if elsewhere:
+        raise ConfigError(
+            "trainer.precision=auto: the GPUs are on other machines; say bf16-mixed, 16-mixed or 32-true."
+        )
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 

@@ -20,7 +20,7 @@ from headstart.experiment import run
 from headstart.preparation import Rehearsal, prepare
 from headstart.records.store import find_runs
 from headstart.sweep.expand import expand
-from headstart.sweep.local import run_jobs
+from headstart.sweep.launch import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("trainer.max_epochs=1", "trainer.progress=none", "logger=none", "trainer.threads=1")
@@ -45,7 +45,8 @@ def test_every_experiment_is_tried_here_and_says_how_it_is_run() -> None:
 
 def test_quickstart() -> None:
     jobs = expand(["experiment=quickstart", *SMALL, "data.image_size=32", "data.train_size=40", "seed=0,1"])
-    folder, outcomes = run_jobs(jobs, command=["test"], say=lambda _: None)
+    launched = launch(jobs, command=["test"])
+    folder, outcomes = launched.folder, [launched.states[job.id] for job in launched.sweep.jobs]
     assert [outcome.status for outcome in outcomes] == ["completed"] * 6
     runs = [record for _, record in find_runs([folder])[0]]
     assert len({record.arm for record in runs}) == 3
@@ -96,7 +97,8 @@ def test_bit_hyperrule(tmp_path: Path) -> None:
 
 def test_source_then_target() -> None:
     words = ["experiment=source_then_target", *SMALL, "backbone.name=test_resnet", "seed=0"]
-    folder, outcomes = run_jobs(expand(words), command=["test"], say=lambda _: None)
+    launched = launch(expand(words), command=["test"])
+    folder, outcomes = launched.folder, [launched.states[job.id] for job in launched.sweep.jobs]
     assert [outcome.status for outcome in outcomes] == ["completed"] * 3
     runs = {record.id: record for _, record in find_runs([folder])[0]}
     source, target, scratch = (runs[str(outcome.run)] for outcome in outcomes)

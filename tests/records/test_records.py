@@ -22,6 +22,7 @@ from headstart.records.store import (
     slug,
     write_record,
 )
+from headstart.records.sweeps import JobState, Sweep, SweepJob, write_state, write_sweep
 from headstart.records.tables import predictions_digest, read_rows, write_predictions, write_rows
 
 
@@ -115,7 +116,10 @@ def test_runs_are_found_from_every_side(tmp_path: Path) -> None:
     write_record(run, record())
     sweep = tmp_path / "sweeps" / "s"
     sweep.mkdir(parents=True)
-    write_json(sweep / "sweep.json", {"jobs": [{"run": "one"}, {"run": None}]})
+    rows = (SweepJob("a", "k1", "seed=0"), SweepJob("b", "k2", "seed=1"))
+    write_sweep(sweep, Sweep("s", (), "now", rows))
+    (sweep / "jobs" / "a").mkdir(parents=True)
+    write_state(sweep, "a", JobState("completed", "one"))
     for path in (run, tmp_path, tmp_path / "runs", sweep, tmp_path / "sweeps"):
         assert run_folders(path) == [run]
     with pytest.raises(RecordError, match="has no runs"):

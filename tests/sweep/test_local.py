@@ -1,8 +1,7 @@
-"""Running a sweep: each job alone in its process, failures counted, nothing lost."""
+"""Worker slots: never two jobs on one, each in a fresh process that sees its own GPU alone, and dies by itself."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,99 +10,130 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.conftest import TINY, RunTiny
 
-from headstart.records.store import find_runs
+from headstart.records.sweeps import LOG, job_folder
+from headstart.sweep import local
+from headstart.sweep.executor import Ended
+from headstart.sweep.local import LocalExecutor, forkserver
 
-
-def sweep(*overrides: str) -> tuple[int, str, str]:
-    keys = {text.partition("=")[0] for text in overrides}
-    words = [*(text for text in TINY if text.partition("=")[0] not in keys), *overrides]
-    done = subprocess.run(
-        [sys.executable, "-m", "headstart", "train", "-m", *words], capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_sweep_runs_records_and_compares(run_tiny: RunTiny) -> None:
-    status, out, err = sweep("strategy=full,linear_probe", "seed=0,1")
-    assert status == 0, err
-    assert "[4/4] strategy=linear_probe seed=1" in err
-    (folder,) = Path("outputs/sweeps").iterdir()
-    table = json.loads((folder / "sweep.json").read_text())
-    assert [job["status"] for job in table["jobs"]] == ["completed"] * 4
-    runs, _ = find_runs([folder])
-    assert {record.launched_by for _, record in runs} == {folder.name}
-    assert len({record.environment["pid"] for _, record in runs}) == 4
-    assert "baseline" in out
-    assert "chance 0.100" in out
-    assert f"Results: {Path('outputs').resolve()}" in out
-    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    alone = run_tiny("strategy=linear_probe", "seed=1")[1]
-    beside = next(r for _, r in runs if r.seed == 1 and r.config["strategy"]["name"] == "linear_probe")
-    assert alone.predictions_sha256 == beside.predictions_sha256
+def note(sweep: str, job: str, output_dir: str) -> str:
+    """A job that writes down when, where and beside which GPU it ran."""
+    began = time.time()
+    time.sleep(0.2)
+    line = f"{job} {os.getpid()} {began} {time.time()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\n"
+    with (Path(sweep) / "notes").open("a") as file:
+        file.write(line)
+    print("said", job)
+    return "completed"
 
 
-def test_failures_stay_alone_and_are_all_listed() -> None:
-    status, out, err = sweep("optimizer=sgd", "optimizer.lr=0.01,1e12,1e13", "trainer.max_epochs=2")
-    assert status == 3
-    failures = [line for line in err.splitlines() if line.startswith("failed:")]
-    assert len(failures) == 2
-    assert all("not finite at step" in line and "outputs/runs/" in line for line in failures)
-    runs, _ = find_runs([Path("outputs")])
-    assert sorted(record.status for _, record in runs) == ["completed", "failed", "failed"]
-    assert "Results: " in out
-
-
-def test_jobs_that_cannot_start_are_all_said_before_the_first() -> None:
-    status, _, err = sweep("data.train_size=100,99999", "seed=0,1", "strategy=full,linear_probe")
-    assert status == 2
-    assert "4 of 8 jobs cannot run:" in err
-    assert err.count("data.train_size=99999: there are only") == 4
-    assert not Path("outputs").exists()
-
-
-def test_arms_that_differ_in_tuning_alone_do_not_stop_a_sweep() -> None:
-    status, out, _ = sweep("optimizer.lr=0.001,0.01")
-    assert status == 0
-    assert "optimizer.lr=0.001" in out
-    assert "baseline" in out
-
-
-def start(*overrides: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "headstart", "train", "-m", *TINY, "trainer.max_epochs=100000", *overrides]
-    return subprocess.Popen(words, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
-
-
-def wait_for_training() -> Path:
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
-        for path in Path("outputs").glob("runs/*/checkpoints/last.ckpt"):
-            return path.parent.parent
+def hang(sweep: str, job: str, output_dir: str) -> str:
+    if job == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(sweep, f"{job}.pid").write_text(str(os.getpid()))
+    while True:
         time.sleep(0.1)
-    raise AssertionError("no run began")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_sweep_marks_what_was_running(how: int) -> None:
-    process = start("seed=0,1")
-    run = wait_for_training()
-    os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
-    assert process.wait(30) == 130
-    record = json.loads((run / "run.json").read_text())
-    assert record["status"] == "interrupted"
-    (folder,) = Path("outputs/sweeps").iterdir()
-    jobs = json.loads((folder / "sweep.json").read_text())["jobs"]
-    assert [job["status"] for job in jobs] == ["interrupted", "waiting"]
-    assert (run / "checkpoints" / "last.ckpt").exists()
+def die(sweep: str, job: str, output_dir: str) -> str:
+    if job == "signal":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(7)
 
 
-def test_a_killed_job_fails_alone() -> None:
-    process = start("seed=0", "trainer.max_epochs=100000")
-    run = wait_for_training()
-    pid = json.loads((run / "run.json").read_text())["environment"]["pid"]
-    os.kill(pid, signal.SIGKILL)
-    assert process.wait(30) == 3
-    record = json.loads((run / "run.json").read_text())
-    assert record["status"] == "failed"
-    assert "killed by signal 9" in record["error"]
+def drain(executor: LocalExecutor, jobs: list[str]) -> list[Ended]:
+    waiting, ended = list(jobs), []
+    while waiting or executor.running:
+        while waiting and executor.has_room():
+            executor.start(waiting.pop(0))
+        ended += executor.wait(0.5)
+    executor.close()
+    return ended
+
+
+def make(
+    folder: Path, work: local.Work, *, slots: int = 1, timeout: float | None = None, gpus: bool = False
+) -> LocalExecutor:
+    names = [str(i) for i in range(slots)] if gpus else [None] * slots
+    return LocalExecutor(folder, output_dir=folder, slots=names, timeout=timeout, context=forkserver(), work=work)
+
+
+def test_three_slots_and_seven_jobs(tmp_path: Path) -> None:
+    jobs = [f"job{i}" for i in range(7)]
+    ended = drain(make(tmp_path, note, slots=3, gpus=True), jobs)
+    assert sorted(e.job for e in ended) == jobs
+    assert {e.result for e in ended} == {"completed"}
+    rows = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
+    assert len({row[1] for row in rows}) == 7, "each in a process of its own"
+    assert {row[4] for row in rows} == {"0", "1", "2"}
+    spans = [(float(row[2]), float(row[3]), row[4]) for row in rows]
+    for i, (start, end, slot) in enumerate(spans):
+        for other_start, other_end, other in spans[i + 1 :]:
+            assert slot != other or end <= other_start or other_end <= start, "two jobs on one slot"
+    assert (job_folder(tmp_path, "job3") / LOG).read_text() == "said job3\n"
+
+
+def test_a_job_that_dies_says_how(tmp_path: Path) -> None:
+    ended = {e.job: e for e in drain(make(tmp_path, die), ["signal", "exit"])}
+    assert (ended["signal"].result, ended["signal"].kind) == (None, "killed")
+    assert ended["signal"].how == "the process was killed by signal 9 (SIGKILL)"
+    assert ended["exit"].how == "the process ended with exit status 7"
+
+
+def test_a_job_past_its_time_is_stopped_and_one_that_does_not_listen_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "GRACE", 1.0)
+    began = time.monotonic()
+    ended = drain(make(tmp_path, hang, slots=2, timeout=1.0), ["deaf", "polite"])
+    assert time.monotonic() - began < 15
+    assert {e.kind for e in ended} == {"timeout"}
+    assert {e.how for e in ended} == {"stopped after launcher.job_timeout (1 s)"}
+    assert {e.result for e in ended} == {None}
+
+
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from tests.sweep.test_local import hang, make
+executor = make(Path(sys.argv[1]), hang)
+executor.start("orphan")
+print("started", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_job_whose_launcher_is_gone_ends(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline() == "started\n"
+    pid = _wait_for(tmp_path / "orphan.pid")
+    launcher.kill()
+    launcher.wait()
+    launcher.stdout.close()
+    end = time.monotonic() + 10
+    while time.monotonic() < end and _alive(pid):
+        time.sleep(0.1)
+    assert not _alive(pid)
+
+
+def _wait_for(path: Path) -> int:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if path.exists() and path.read_text():
+            return int(path.read_text())
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not come")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

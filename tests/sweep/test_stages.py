@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,9 @@ from headstart.errors import ConfigError, RecordError
 from headstart.experiment import run
 from headstart.records.schema import RunRecord
 from headstart.records.store import find_runs
+from headstart.records.sweeps import JobState, read_sweep
 from headstart.sweep.expand import Jobs, expand
-from headstart.sweep.local import Outcome, run_jobs
+from headstart.sweep.launch import launch as launch_sweep
 
 HEAD = "# @package _global_\ndefaults:\n  - override /weights: scratch\nsweep:\n"
 
@@ -33,10 +33,10 @@ def tiny(*words: str) -> list[str]:
     return [*words, *(text for text in TINY if not text.startswith("weights="))]
 
 
-def launch(jobs: Jobs) -> tuple[Path, list[Outcome], dict[str, RunRecord]]:
-    folder, outcomes = run_jobs(jobs, command=["test"], say=lambda _: None)
-    records = {record.id: record for _, record in find_runs([folder])[0]}
-    return folder, outcomes, records
+def launch(jobs: Jobs) -> tuple[Path, list[JobState], dict[str, RunRecord]]:
+    launched = launch_sweep(jobs, command=["test"])
+    records = {record.id: record for _, record in find_runs([launched.folder])[0]}
+    return launched.folder, [launched.states[job.id] for job in launched.sweep.jobs], records
 
 
 CHAIN = """  list:
@@ -76,10 +76,13 @@ def test_a_chain_of_runs() -> None:
     )
     saved = compose(["weights=run", f"weights.path={folder.parents[1] / 'runs' / source.id}"])
     assert saved.weights.path == target.config["weights"]["path"]  # type: ignore[attr-defined]
-    table = json.loads((folder / "sweep.json").read_text())["jobs"]
-    assert [row["needs"] for row in table] == [None, None, 0, 1, 0, 1]
-    assert len({row["job_key"] for row in table}) == 6
-    assert table[1]["job_key"] == source.job_key  # what needs no other job has its record's key already
+    rows = read_sweep(folder).jobs
+    ids = [row.id for row in rows]
+    assert [row.needs and ids.index(row.needs) for row in rows] == [None, None, 0, 1, 0, 1]
+    assert len({row.key for row in rows}) == 6
+    assert rows[1].key == source.job_key  # what needs no other job has its record's key already
+    _, again, _ = launch(expand(tiny("experiment=chain")))
+    assert [state.run for state in again] == [state.run for state in outcomes], "nothing is run twice"
 
 
 def test_a_stage_that_fails_takes_its_followers_along_and_nothing_else() -> None:
@@ -121,7 +124,7 @@ def test_a_stage_outside_a_sweep() -> None:
 def test_a_follower_is_checked_before_the_first_job() -> None:
     write("deep", '  list:\n    - {name: a}\n    - {weights: run, weights.path: "stage:a", weights.first_k: 9}\n')
     with pytest.raises(ConfigError, match=r"weights\.first_k=9: the backbone has 5 layer groups"):
-        run_jobs(expand(tiny("experiment=deep")), command=["test"], say=lambda _: None)
+        launch_sweep(expand(tiny("experiment=deep")), command=["test"])
     assert not Path("outputs").exists()
 
 

@@ -13,7 +13,8 @@ from headstart.errors import HeadstartError, did_you_mean
 COMMANDS = {
     "train": "run an experiment, or with -m a sweep of them",
     "plan": "print what an experiment would do: phases, layer groups, rates, penalties",
-    "resume": "go on with an interrupted run",
+    "resume": "go on with an interrupted run or sweep",
+    "status": "show how a sweep is getting on",
     "runs": "list runs",
     "compare": "compare runs: each arm, and its paired gain over training from scratch",
     "list": "show the backbones, weights, strategies and data that can be chosen",
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         print(
-            "headstart: interrupted; `headstart resume RUN` goes on from the last checkpoint.",
+            "headstart: interrupted; `headstart resume` goes on from there.",
             file=sys.stderr,
         )
         return 130

@@ -1,7 +1,8 @@
-"""Print what an experiment would do, without running it: phases, layer groups, rates, penalties, additions.
+"""Print what an experiment or a sweep would do, without running it.
 
-headstart plan strategy=gradual backbone=resnet18 weights=scratch
+headstart plan strategy=gradual backbone=resnet18 weights=scratch      phases, layer groups, rates, penalties
 headstart plan strategy=full strategy.layer_decay=0.75 --plot rates.png
+headstart plan -m strategy=full,linear_probe seed=range(3)             all jobs, checked, and what they cost
 """
 
 from __future__ import annotations
@@ -21,20 +22,25 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The same overrides as `headstart train`."""
     parser.add_argument("overrides", nargs="*", help="key=value, as for `headstart train`")
+    parser.add_argument("-m", "--multirun", action="store_true", help="plan a sweep: key=a,b and files with jobs")
     parser.add_argument("--config-dir", action="append", default=[], help="folder of further configs")
     parser.add_argument("--plot", type=Path, help="draw each layer group's rate over the run (.png, .svg or .pdf)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare the experiment as a run would, print its plan, and leave nothing behind."""
+    """Prepare what a run or sweep would, print its plan, and leave nothing behind."""
     from headstart.config.compose import compose
     from headstart.errors import ConfigError
 
+    if arguments.multirun:
+        if arguments.plot:
+            raise ConfigError("--plot: draws one run; plan one without -m.")
+        from headstart.cli.plan_sweep import plan
+
+        return plan(arguments.overrides, tuple(arguments.config_dir))
     config = compose(arguments.overrides, config_dirs=tuple(arguments.config_dir))
-    if config.sweep.list or config.sweep.grid:
-        raise ConfigError(
-            "this experiment is a sweep; plan one of its jobs: `headstart train -m --cfg job` lists them."
-        )
+    if config.sweep.list or config.sweep.grid or config.sweep.zip:
+        raise ConfigError("this experiment is a sweep: add -m to plan it.")
     from headstart.planning import describe, draw
     from headstart.preparation import prepare
     from headstart.records.pictures import check_picture

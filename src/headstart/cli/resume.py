@@ -1,4 +1,8 @@
-"""Go on with an interrupted or failed run, from its last checkpoint."""
+"""Go on with an interrupted run or sweep.
+
+headstart resume outputs/runs/RUN       a run, from its last checkpoint
+headstart resume SWEEP                  a sweep, by name or folder: what is missing, failed or was interrupted
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,34 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run's folder."""
-    parser.add_argument("run", type=Path, help="folder of the run")
+    """The folder, or a sweep's name."""
+    parser.add_argument("run", type=Path, help="folder of the run or sweep, or the name of a sweep")
+    parser.add_argument("--workers", type=int, help="of a sweep: jobs at the same time")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Resume, and say what came out."""
-    from headstart.records.store import read_record
+    from headstart.errors import RecordError
+    from headstart.records.schema import result_of
+    from headstart.records.store import RECORD, read_record
+    from headstart.sweep.plan import find_sweep
 
-    read_record(arguments.run)  # a path without a run is said before torch is imported
+    if not (arguments.run / RECORD).exists():
+        try:
+            folder = find_sweep(arguments.run)
+        except RecordError as error:
+            if arguments.run.exists():
+                read_record(arguments.run)  # says what is wrong with it
+            raise error from None
+        from headstart.cli.train import report
+        from headstart.config.schema.launcher import LocalConfig
+        from headstart.sweep.launch import relaunch
+
+        return report(relaunch(folder, LocalConfig(workers=arguments.workers)))
+    read_record(arguments.run)  # a record that cannot be read is said before torch is imported
     from headstart.experiment import resume
 
     record = resume(arguments.run)
-    metric, value = next((k, v) for k, v in record.metrics.items() if k.startswith("test/"))
-    print(f"{metric} {value:.4f}")
+    print(result_of(record))
     print(f"{arguments.run}")
     return 0

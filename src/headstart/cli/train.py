@@ -10,6 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headstart.sweep.launch import Launched
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", help="key=value; with -m also key=a,b and key=range(3)")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of the values")
     parser.add_argument("--config-dir", action="append", default=[], help="folder of further configs")
+    parser.add_argument("--force-new", action="store_true", help="with -m: a new sweep, whatever is there already")
     parser.add_argument("--cfg", choices=("job",), help="print the config that would run, and stop")
     parser.add_argument("-h", "--help", action="store_true", help="list every group, option and default")
 
@@ -34,7 +39,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.multirun:
         return _sweep(arguments, config_dirs, command)
     from headstart.config.compose import compose
+    from headstart.config.schema.root import LAUNCH
+    from headstart.errors import ConfigError
 
+    for text in arguments.overrides:
+        if text.partition("=")[0].partition(".")[0] in LAUNCH:
+            raise ConfigError(f"{text}: is for sweeps; add -m.")
     config = compose(arguments.overrides, config_dirs=config_dirs)
     if arguments.cfg:
         import yaml
@@ -44,46 +54,52 @@ def run(arguments: argparse.Namespace) -> int:
         print(yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True), end="")
         return 0
     if config.sweep.list or config.sweep.grid:
-        from headstart.errors import ConfigError
         from headstart.sweep.expand import expand
 
         count = len(expand(arguments.overrides, config_dirs=config_dirs).jobs)
         raise ConfigError(f"this experiment is a sweep of {count} runs: add -m to run it.")
     from headstart.experiment import run as run_experiment
+    from headstart.records.schema import result_of
 
     folder, record = run_experiment(
         config, command=command, announce=lambda found: print(f"run: {found}", file=sys.stderr, flush=True)
     )
-    metric, value = next(iter((k, v) for k, v in record.metrics.items() if k.startswith("test/")))
-    print(f"{metric} {value:.4f} in {record.seconds['total']:.1f} s")
+    print(f"{result_of(record)} in {record.seconds['total']:.1f} s")
     print(f"{folder}")
     return 0
 
 
 def _sweep(arguments: argparse.Namespace, config_dirs: tuple[str, ...], command: list[str]) -> int:
-    from headstart.cli.compare import show
-    from headstart.errors import RecordError
     from headstart.sweep.expand import describe_varied, expand
-    from headstart.sweep.local import run_jobs
+    from headstart.sweep.launch import launch
 
     jobs = expand(arguments.overrides, config_dirs=config_dirs)
     if arguments.cfg:
         print("\n".join(describe_varied(jobs.jobs)))
         return 0
     again = f", {jobs.duplicates} duplicates left out" if jobs.duplicates else ""
-    print(f"{len(jobs.jobs)} runs{again}", file=sys.stderr, flush=True)
-    folder, outcomes = run_jobs(jobs, command=command, say=lambda text: print(text, file=sys.stderr, flush=True))
-    failed = [outcome for outcome in outcomes if outcome.status != "completed"]
-    if len(failed) < len(outcomes):
+    print(f"{len(jobs.jobs)} runs{again}; checking the jobs ...", file=sys.stderr, flush=True)
+    return report(launch(jobs, command=command, force_new=arguments.force_new))
+
+
+def report(launched: Launched) -> int:
+    """Compare what a launch has come to, and name what failed; exit status 0, or 3 where a job did not complete."""
+    from headstart.cli.compare import show
+    from headstart.errors import RecordError
+    from headstart.sweep.live import failures
+
+    folder, states = launched.folder, launched.states
+    completed = sum(state.status == "completed" for state in states.values())
+    if completed:
         print()
         try:
-            curve = Path(folder, "curve.png") if jobs.curve else None
+            curve = Path(folder, "curve.png") if launched.sweep.curve else None
             show([folder], metric=None, how="table", plot=Path(folder, "comparison.png"), curve=curve)
         except RecordError as error:
             print(f"No comparison: {error}")
-    for outcome in failed:
-        where = f" ({folder.parent.parent / 'runs' / outcome.run})" if outcome.run else ""
-        last = (outcome.error or outcome.status).strip().splitlines()[-1]
-        print(f"failed: {outcome.varied}{where}: {last}", file=sys.stderr)
+    for line in failures(launched.sweep.jobs, states, folder.parent.parent):
+        print(line, file=sys.stderr)
+    if completed < len(states):
+        print(f"{completed} of {len(states)} completed; the same command runs the rest.", file=sys.stderr)
     print(f"\nResults: {folder}")
-    return 3 if failed else 0
+    return 0 if completed == len(states) else 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from headstart.compare.intervals import Estimate
 from headstart.errors import RecordError
 from headstart.records.pictures import check_picture, write_picture
 from headstart.records.schema import RunRecord
-from headstart.records.store import SWEEP
+from headstart.records.sweeps import read_sweep, states_of
 
 _COLOURS = ("#2a6f97", "#c2410c", "#2f855a", "#7b5ea7", "#8a6d3b", "#9b2c5e", "#4a5568")
 
@@ -29,8 +28,8 @@ class Point:
 def curve_keys(sweep: Path) -> tuple[str, ...]:
     """Keys of the axis that a sweep was given; none where it has no curve."""
     try:
-        return tuple(json.loads((sweep / SWEEP).read_text(encoding="utf-8")).get("curve", ()))
-    except (OSError, ValueError, AttributeError):
+        return read_sweep(sweep).curve
+    except RecordError:
         return ()
 
 
@@ -42,8 +41,9 @@ def lines_of(sweep: Path, comparison: Comparison, records: Sequence[RunRecord]) 
     keys = curve_keys(sweep)
     if not keys:
         raise RecordError(f"{sweep}: this sweep has no curve (sweep.curve in its experiment file).")
-    jobs = json.loads((sweep / SWEEP).read_text(encoding="utf-8"))["jobs"]
-    names = {job["run"]: job.get("name") or "runs" for job in jobs if job.get("run")}
+    jobs = read_sweep(sweep).jobs
+    states = states_of(sweep, jobs)
+    names = {states[job.id].run: job.name or "runs" for job in jobs}
     example = {record.arm: record for record in records}
     lines: dict[str, list[Point]] = {}
     for row in comparison.rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import yaml
 from hydra import compose as hydra_compose
@@ -27,7 +28,8 @@ from headstart.config.schema import regularizer
 from headstart.config.schema.root import GROUPS, Config, kinds_of, metadata_of, regularizer_kinds
 from headstart.errors import ConfigError, did_you_mean, nearest
 
-_CHOOSERS = (*GROUPS, "regularizer", "experiment")
+CHOOSERS = (*GROUPS, "regularizer", "experiment", "sweep")
+"""Keys whose value names a config file: Hydra composes anew for each."""
 
 
 @contextmanager
@@ -80,11 +82,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         top = key.split(".")[0].split("@")[0]
         if override.is_delete():
             raise ConfigError(f"{text!r}: a key cannot be removed; set it to null or to another value.")
-        if top in ("sweep", "hydra"):
-            instead = "say key=a,b with -m" if top == "sweep" else "output_dir says where results go"
-            raise ConfigError(f"{key}: belongs in an experiment file; here {instead}.")
-        if top not in (*metadata_of(Config), *_CHOOSERS):
-            raise ConfigError(unknown_key(top, [*metadata_of(Config), *_CHOOSERS]))
+        if key.startswith("sweep.") and key != "sweep.name":
+            raise ConfigError(f"{key}: belongs in an experiment or sweep file; here say key=a,b with -m.")
+        if top == "hydra":
+            raise ConfigError(f"{key}: belongs in an experiment file; here output_dir says where results go.")
+        if top not in (*metadata_of(Config), *CHOOSERS):
+            raise ConfigError(unknown_key(top, [*metadata_of(Config), *CHOOSERS]))
         override.input_line, override.config_loader = text, loader
         parsed.append(override)
     return parsed
@@ -97,14 +100,14 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
     """
     _require_known_experiment_form(overrides)
     parse(overrides)
-    texts = [text.lstrip("+") if text.split("=")[0].lstrip("+") in _CHOOSERS else text for text in overrides]
+    texts = [text.lstrip("+") if text.split("=")[0].lstrip("+") in CHOOSERS else text for text in overrides]
     texts = [_as_list(text) if text.startswith("regularizer=") else text for text in texts]
     try:
         return hydra_compose("config", overrides=texts, return_hydra_config=True)
     except MissingConfigException as error:
         raise ConfigError(_missing_option(error)) from error
     except ValueError as error:
-        chosen = [text for text in texts if text.partition("=")[0] in _CHOOSERS]
+        chosen = [text for text in texts if text.partition("=")[0] in CHOOSERS]
         raise ConfigError(f"{' '.join(chosen)}: a group is one of its choices by name.") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
@@ -129,7 +132,12 @@ def checked(node: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
     assert isinstance(plain, dict)
-    config = from_plain({str(key): value for key, value in plain.items()})
+    return checked_plain({str(key): value for key, value in plain.items()})
+
+
+def checked_plain(plain: dict[str, Any]) -> Config:
+    """Turn a composed config that is plain data already into a `Config`, or raise ConfigError."""
+    config = from_plain(plain)
     config.output_dir = config.output_dir or str(default_output_dir())
     check(config)
     return config

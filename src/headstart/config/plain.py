@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headstart.config.schema.launcher import LocalConfig
 from headstart.config.schema.root import (
     DISCRIMINATORS,
     GROUPS,
+    LAUNCH,
     Config,
     kinds_of,
     metadata_of,
@@ -42,7 +47,8 @@ def unknown_key(key: str, known: list[str]) -> str:
 def to_plain(config: Config) -> dict[str, Any]:
     """Plain dictionaries, lists and scalars; `yaml.safe_load` reads what `yaml.safe_dump` makes of it."""
     plain = dataclasses.asdict(config)
-    plain.pop("sweep")  # belongs to the launch, not to the run
+    for key in LAUNCH:
+        plain.pop(key)
     return plain
 
 
@@ -52,35 +58,29 @@ def from_plain(plain: dict[str, Any]) -> Config:
     Raises ConfigError for an unknown key or kind, a wrong type, or a required value left unset.
     """
     fields = metadata_of(Config)
-    nodes: dict[str, Any] = {}
-    for key, value in plain.items():
+    for key in plain:
         if key not in fields:
             raise ConfigError(unknown_key(str(key), list(fields)))
+    for key in GROUPS:
+        if key not in plain and key not in LAUNCH:
+            raise ConfigError(f"{key} is missing.")
+    parts: dict[str, Any] = {}
+    for key, value in plain.items():
         if key in GROUPS:
             if not isinstance(value, dict):
                 raise ConfigError(f"{key}: expected a group of options, found {value!r}.")
-            nodes[key] = OmegaConf.structured(_kind(key, value))
+            parts[key] = _part(_kind(key, value), value, key)
         elif key == "regularizer":
-            nodes[key] = {name: OmegaConf.structured(_regularizer(name)) for name in _named(value)}
+            parts[key] = {
+                name: _part(_regularizer(name), options or {}, f"{key}.{name}")
+                for name, options in _named(value).items()
+            }
         elif dataclasses.is_dataclass(fields[key].default_factory):
-            nodes[key] = OmegaConf.structured(fields[key].default_factory)
-    for key in GROUPS:
-        if key not in plain:
-            raise ConfigError(f"{key} is missing.")
-    _known_keys(plain, nodes)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), nodes, plain)
-        for key in sorted(OmegaConf.missing_keys(merged)):
-            group, _, name = key.rpartition(".")
-            meaning = metadata_of(_kind(group, plain[group]))[name].metadata["help"] if group in GROUPS else ""
-            raise ConfigError(f"{key} is required: {meaning}")
-        config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        where = getattr(error, "full_key", None)
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{where}: {reason}." if where else reason) from error
-    assert isinstance(config, Config)
-    return config
+            parts[key] = _part(fields[key].default_factory, value, key)  # type: ignore[arg-type]
+    rest = {key: value for key, value in plain.items() if key not in parts}
+    parts.setdefault("launcher", LocalConfig())  # a saved config has none
+    scalars = _part(_scalars(), rest, "")
+    return Config(**parts, **{f.name: getattr(scalars, f.name) for f in dataclasses.fields(scalars)})
 
 
 def read_config(path: Path) -> Config:
@@ -98,6 +98,51 @@ def read_config(path: Path) -> Config:
     return from_plain(plain)
 
 
+@functools.cache
+def _scalars() -> type:
+    """The fields of `Config` that are in no group, as a dataclass of their own."""
+    hints = typing.get_type_hints(Config)
+    return dataclasses.make_dataclass(
+        "Scalars",
+        [
+            (f.name, hints[f.name], dataclasses.field(default=f.default))
+            for f in dataclasses.fields(Config)
+            if f.metadata
+        ],
+    )
+
+
+def _part(cls: type, value: Any, where: str) -> Any:
+    """`value` as an object of `cls`; `where` is its place. Raises ConfigError where it does not fit."""
+    key = (cls, repr(value))
+    if key not in _PARTS:
+        if len(_PARTS) > _PARTS_KEPT:
+            _PARTS.clear()
+        _PARTS[key] = _build(cls, value, f"{where}." if where else "")
+    return copy.deepcopy(_PARTS[key])
+
+
+_PARTS: dict[tuple[type, str], Any] = {}
+"""Parts that have been built and checked: the jobs of a sweep share most of them, and each takes milliseconds."""
+_PARTS_KEPT = 10_000
+
+
+def _build(cls: type, value: Any, prefix: str) -> Any:
+    known = metadata_of(cls)
+    for name in value if isinstance(value, dict) else ():
+        if name not in known:
+            raise ConfigError(unknown_key(f"{prefix}{name}", list(known)))
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), value)
+        for key in sorted(OmegaConf.missing_keys(merged)):
+            raise ConfigError(f"{prefix}{key} is required: {known[key].metadata['help'] if key in known else ''}")
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        where = getattr(error, "full_key", None)
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{prefix}{where}: {reason}." if where else reason) from error
+
+
 def _kind(group: str, node: dict[str, Any]) -> type:
     try:
         return schema_of(group, node)
@@ -111,13 +156,13 @@ def _kind(group: str, node: dict[str, Any]) -> type:
         raise ConfigError(f"{group}.{key}={kind}: there is no such {group}.{hint}") from None
 
 
-def _named(value: Any) -> list[str]:
-    """Names of the regularisers of a plain config; raises ConfigError where it is no mapping."""
+def _named(value: Any) -> dict[str, Any]:
+    """Options of the regularisers of a plain config by name; raises ConfigError where it is no mapping."""
     if value is None:
-        return []
+        return {}
     if not isinstance(value, dict) or not all(isinstance(options, dict | None) for options in value.values()):
         raise ConfigError(f"regularizer: expected names with options, such as {{l2_sp: {{}}}}, found {value!r}.")
-    return [str(name) for name in value]
+    return {str(name): options for name, options in value.items()}
 
 
 def _regularizer(name: str) -> type:
@@ -126,20 +171,6 @@ def _regularizer(name: str) -> type:
         hint = did_you_mean(name, kinds) or f" There are: {', '.join(kinds)}."
         raise ConfigError(f"regularizer.{name}: there is no such regularizer.{hint}")
     return kinds[name]
-
-
-def _known_keys(plain: dict[str, Any], nodes: dict[str, Any]) -> None:
-    for key, node in nodes.items():
-        inner = (
-            {f"{key}.{name}": (plain[key][name], own) for name, own in node.items()}
-            if isinstance(node, dict)
-            else {}
-        )
-        for where, (value, schema) in inner.items() if isinstance(node, dict) else [(key, (plain[key], node))]:
-            known = metadata_of(OmegaConf.get_type(schema) or object)
-            for name in value if isinstance(value, dict) else ():
-                if name not in known:
-                    raise ConfigError(unknown_key(f"{where}.{name}", list(known)))
 
 
 def _leaves(node: Any) -> list[Any]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from headstart.errors import ConfigError, RecordError
 from headstart.records.atomic import write_json
 from headstart.records.schema import RunRecord
+from headstart.records.sweeps import SWEEP, read_sweep, states_of
 
 RECORD = "run.json"
 CONFIG = "config.yaml"
-SWEEP = "sweep.json"
 
 
 def now() -> str:
@@ -36,12 +36,6 @@ def new_run_folder(output_dir: Path, *, words: Sequence[str], digest: str) -> Pa
     """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return _make(output_dir / "runs", f"{stamp}-{slug(words)}-{digest[:8]}")
-
-
-def new_sweep_folder(output_dir: Path, *, name: str) -> Path:
-    """Make and return `output_dir/sweeps/<utc>-<name>`, one that no other launch has."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return _make(output_dir / "sweeps", f"{stamp}-{slug([name])}")
 
 
 def _make(parent: Path, name: str) -> Path:
@@ -112,12 +106,9 @@ def run_folders(path: Path) -> list[Path]:
 
 
 def _runs_of_sweep(path: Path) -> list[Path]:
-    try:
-        jobs = json.loads((path / SWEEP).read_text(encoding="utf-8"))["jobs"]
-        names = [job["run"] for job in jobs if job.get("run")]
-        folders = [path.parent.parent / "runs" / Path(name).name for name in names]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path / SWEEP}: is damaged ({type(error).__name__}).") from error
+    states = states_of(path, read_sweep(path).jobs)
+    names = [Path(state.run).name for state in states.values() if state.run]
+    folders = [path.parent.parent / "runs" / name for name in names]
     found = [folder for folder in folders if (folder / RECORD).is_file()]
     if not found:
         raise RecordError(f"{path}: none of the runs of this sweep is there.")

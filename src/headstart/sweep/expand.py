@@ -1,24 +1,32 @@
-"""From overrides and an experiment's own lists to the jobs of a sweep, each composed and checked."""
+"""From overrides, experiment files and sweep files to the jobs of a sweep, each composed and checked."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.override_parser.types import Override, Transformer
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from headstart.config.compose import checked, compose_node, configs, parse
+from headstart.config.compose import compose_node, configs, explain, parse
 from headstart.config.plain import to_plain
-from headstart.config.schema.root import Config, SweepConfig
+from headstart.config.schema.launcher import LauncherConfig, LocalConfig
+from headstart.config.schema.root import DISCRIMINATORS, LAUNCH, Config
+from headstart.config.schema.sweep import SweepConfig
 from headstart.errors import ConfigError
-from headstart.sweep.stages import NAME, Asked, check_stage, each_group, stage_of
+from headstart.sweep.composer import Composer
+from headstart.sweep.definition import Definition, read_definition, text_of
+from headstart.sweep.stages import Asked, check_stage, each_group, stage_of
 
 _SHOWN_ERRORS = 8
+_FILES = ("experiment", "sweep")
+"""Keys that choose a file which may say more of the jobs."""
 
 
 @dataclass(frozen=True)
@@ -43,62 +51,132 @@ class Jobs:
     duplicates: int
     curve: tuple[str, ...] = ()
     """Keys of the axis of the sweep's curve, if it has one."""
+    asked_name: str | None = None
+    """The sweep's own name, where it was given one."""
+    axes: tuple[str, ...] = ()
+    """Keys in which jobs may differ."""
+    definition: dict[str, Any] = field(default_factory=dict)
+    """What the files say of the jobs, as plain data."""
+    launcher: LauncherConfig = field(default_factory=LocalConfig)
 
 
 def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jobs:
-    """Expand `a=1,2`, choice(), range() and glob(), and the lists of an experiment file.
+    """Expand `a=1,2`, choice(), range() and glob(), and the jobs of experiment and sweep files.
 
-    An experiment's `sweep.list` and `sweep.grid` are combined with each other and with the command line; a
-    key that the command line names replaces the file's. Hydra's own `hydra.sweeper.params` are read too.
-    Raises ConfigError that lists every job that cannot be.
+    What a file says (`sweep.list`, `zip`, `grid`, conditions and exclusions) is combined with the command line; a
+    key that the command line names replaces the file's. Hydra's own `hydra.sweeper.params` are read too. Raises
+    ConfigError that lists every job that cannot be.
     """
     with configs(config_dirs):
         axes = [_values(override) for override in parse(overrides)]
-        chosen = next((axis for axis in axes if axis[0][0] == "experiment"), [("experiment", "null")])
-        rest = [axis for axis in axes if axis[0][0] != "experiment"]
+        rest = [axis for axis in axes if axis[0][0] not in _FILES]
+        _one_launch(rest)
+        composer = Composer()
         asked: list[Asked] = []
-        curve: tuple[str, ...] = ()
-        for experiment in chosen:
-            start = {} if experiment[1] == "null" else dict([experiment])
-            from_file, axis = _file_jobs(experiment)
-            curve = curve or axis
-            for combination in itertools.product(*rest):
-                given = dict(combination)
-                for job in from_file:
-                    ground = {**start, **job.ground, **given}
-                    asked.append(Asked({**start, **job.values, **given}, job.name, ground))
-        asked = [one for job in asked for one in each_group(job)]
-        total = len(asked)
-        asked = list({json.dumps([job.name, job.values]): job for job in asked}.values())
-        fixed = {item for item in asked[0].values.items() if all(item in job.values.items() for job in asked)}
-        jobs: list[Job] = []
-        errors, seen, duplicates = [], set(), total - len(asked)
-        places: dict[int, int] = {}
-        for i, wanted in enumerate(asked):
-            texts = tuple(f"{key}={value}" for key, value in wanted.values.items())
-            varied = wanted.words(fixed)
-            try:
-                needs = stage_of(wanted, asked[:i])
-                config = checked(compose_node(texts))
-                if needs in places:
-                    check_stage(config, jobs[places[needs]].config)
-            except ConfigError as error:
-                errors.append(f"{' '.join(varied) or 'the job'}: {error}")
-                continue
-            config.sweep = SweepConfig()
-            identity = json.dumps([to_plain(config), needs], sort_keys=True)
-            if identity in seen and not wanted.name:
-                duplicates += 1
-                continue
-            seen.add(identity)
-            places[i] = len(jobs)
-            jobs.append(Job(texts, varied, config, wanted.name, None if needs is None else places.get(needs)))
+        definitions = []
+        for files in _files(axes):
+            definition = _definition(files)
+            definitions.append(definition)
+            asked += _asked(definition, files, rest, composer)
+        if not asked:
+            raise ConfigError("the sweep has no jobs: all are excluded.")
+        keys = {key for definition in definitions for key in definition.keys}
+        keys |= {axis[0][0] for axis in axes if len(axis) > 1}
+        jobs, duplicates = _composed(asked, composer)
+    chosen = [dict(files) for files in _files(axes)]
+    names = [files[key].rpartition("/")[2] for files in chosen for key in _FILES if key in files]
+    first = jobs[0].config
+    given = next((definition.name for definition in definitions if definition.name), None)
+    return Jobs(
+        name="-".join(dict.fromkeys(names)) or "sweep",
+        jobs=tuple(jobs),
+        duplicates=duplicates,
+        curve=next((definition.curve for definition in definitions if definition.curve), ()),
+        asked_name=dict(axis[0] for axis in rest).get("sweep.name", given),
+        axes=tuple(sorted(keys)),
+        definition={"files": chosen, "sweeps": [definition.plain for definition in definitions]},
+        launcher=first.launcher,
+    )
+
+
+def _files(axes: Sequence[list[tuple[str, str]]]) -> Iterator[list[tuple[str, str]]]:
+    """Each combination of the experiment and sweep files that are asked for."""
+    wanted = [axis for axis in axes if axis[0][0] in _FILES]
+    for combination in itertools.product(*wanted):
+        yield [one for one in combination if one[1] != "null"]
+
+
+def _one_launch(axes: Sequence[list[tuple[str, str]]]) -> None:
+    for axis in axes:
+        if axis[0][0].partition(".")[0] in LAUNCH and len(axis) > 1:
+            raise ConfigError(f"{axis[0][0]}: a sweep has one; it is no axis.")
+
+
+def _asked(
+    definition: Definition,
+    files: list[tuple[str, str]],
+    rest: Sequence[list[tuple[str, str]]],
+    composer: Composer,
+) -> list[Asked]:
+    """The jobs of one choice of files, with every combination of the command line's values."""
+    found = []
+    for combination in itertools.product(*rest):
+        given = dict(combination)
+        for job in definition.jobs():
+            ground = {**dict(files), **job.ground, **given}
+            found.append(Asked({**dict(files), **job.values, **given}, job.name, ground))
+
+    def value_of(job: Asked, key: str) -> str:
+        if key in job.values:
+            return job.values[key]
+        return _composed_value(composer.config({k: v for k, v in job.values.items() if v != "each_group()"}), key)
+
+    jobs = definition.conditioned(found, value_of)
+    return [one for job in jobs for one in each_group(job)]
+
+
+def _composed_value(config: Config, key: str) -> str:
+    """The value of a key that a job leaves as it is; of a group, its kind."""
+    node: Any = to_plain(config)
+    for name in key.split("."):
+        if not isinstance(node, dict) or name not in node:
+            raise ConfigError(f"sweep: a condition or exclusion names {key}, which its jobs do not have.")
+        node = node[name]
+    if isinstance(node, dict):
+        node = node[DISCRIMINATORS.get(key, "name")]
+    return text_of(node)
+
+
+def _composed(asked: list[Asked], composer: Composer) -> tuple[list[Job], int]:
+    """The jobs, composed and checked, and how many were left out as duplicates."""
+    total = len(asked)
+    asked = list({json.dumps([job.name, job.values]): job for job in asked}.values())
+    fixed = {item for item in asked[0].values.items() if all(item in job.values.items() for job in asked)}
+    jobs: list[Job] = []
+    errors, seen, duplicates = [], set(), total - len(asked)
+    places: dict[int, int] = {}
+    for i, wanted in enumerate(asked):
+        texts = tuple(f"{key}={value}" for key, value in wanted.values.items())
+        varied = wanted.words(fixed)
+        try:
+            needs = stage_of(wanted, asked[:i])
+            config = composer.config(wanted.values)
+            if needs in places:
+                check_stage(config, jobs[places[needs]].config)
+        except ConfigError as error:
+            errors.append(f"{' '.join(varied) or 'the job'}: {error}")
+            continue
+        config.sweep = SweepConfig()
+        identity = json.dumps([to_plain(config), needs], sort_keys=True)
+        if identity in seen and not wanted.name:
+            duplicates += 1
+            continue
+        seen.add(identity)
+        places[i] = len(jobs)
+        jobs.append(Job(texts, varied, config, wanted.name, None if needs is None else places.get(needs)))
     if errors:
         raise ConfigError(listed(errors, of=len(asked)))
-    if not jobs:
-        raise ConfigError("the sweep has no jobs: an axis is empty.")
-    names = "-".join(value for _, value in chosen if value != "null")
-    return Jobs(name=names or "sweep", jobs=tuple(jobs), duplicates=duplicates, curve=curve)
+    return jobs, duplicates
 
 
 def listed(errors: Sequence[str], *, of: int) -> str:
@@ -128,58 +206,24 @@ def _values(override: Override) -> list[tuple[str, str]]:
     return values
 
 
-def _file_jobs(experiment: tuple[str, str]) -> tuple[list[Asked], tuple[str, ...]]:
-    """The jobs that an experiment file lists, one empty job where it lists none; and the keys of its curve."""
-    if experiment[1] == "null":
-        return [Asked({})], ()
-    node = compose_node([f"{experiment[0]}={experiment[1]}"])
-    where = f"experiment={experiment[1]}"
-    entries = _plain(node, "sweep.list", list, where) or [{}]
-    grid = _plain(node, "sweep.grid", dict, where)
-    axes: list[list[tuple[str, str]]] = []
-    for key, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise ConfigError(f"{where}: sweep.grid.{key} must be a list of values.")
-        axes.append([(str(key), _text(value)) for value in values])
+def _definition(files: Sequence[tuple[str, str]]) -> Definition:
+    """What the chosen files say of the jobs; one plain job where they say nothing, or there are none."""
+    if not files:
+        return Definition("the command line")
+    where = " ".join(f"{key}={value}" for key, value in files)
+    node = compose_node([f"{key}={value}" for key, value in files])
+    try:
+        sweep = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepConfig), node.sweep or {}))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{where}: {explain(error)}") from error
+    assert isinstance(sweep, SweepConfig)
     params = node.hydra.sweeper.get("params") if "sweeper" in node.hydra else None
+    further: dict[str, list[str]] = {}
     for key, value in (params or {}).items():
-        axes += [_values(override) for override in parse([f"{key}={value}"])]
-    jobs = []
-    for entry in entries:
-        if not isinstance(entry, dict):
-            raise ConfigError(f"{where}: an entry of sweep.list must be keys with values, not {entry!r}.")
-        own = {str(key): _text(value) for key, value in entry.items() if key != NAME}
-        for combination in itertools.product(*axes):
-            jobs.append(Asked({**own, **dict(combination)}, str(entry.get(NAME, "")), dict(combination)))
-    return jobs, tuple(str(key) for key in _plain(node, "sweep.curve", list, where))
-
-
-def _plain(node: DictConfig, key: str, kind: type, where: str) -> Any:
-    value = OmegaConf.select(node, key)
-    value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    if value is not None and not isinstance(value, kind):
-        raise ConfigError(f"{where}: {key} must be a {kind.__name__}, not {value!r}.")
-    return value or kind()
-
-
-def _text(value: Any) -> str:
-    """A value as Hydra's override grammar writes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(_text(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str) and not _plain_word(value):
-        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{quoted}'"
-    return str(value)
-
-
-def _plain_word(value: str) -> bool:
-    return value.isascii() and bool(value) and all(c.isalnum() or c in "_-./" for c in value)
+        for override in parse([f"{key}={value}"]):
+            further[key] = [text for _, text in _values(override)]
+    definition = read_definition(sweep, further, where=where)
+    return dataclasses.replace(definition, plain=dataclasses.asdict(sweep))
 
 
 def describe_varied(jobs: Iterable[Job]) -> list[str]:

@@ -1,177 +1,191 @@
-"""Running the jobs of a sweep on this machine: one after another, each in a process of its own."""
+"""Worker slots on this machine: each job in a fresh process, forked from one that has imported what jobs need."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
-import traceback
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from headstart.config.paths import output_dir_of
-from headstart.config.plain import from_plain, to_plain
-from headstart.config.schema.root import Config
-from headstart.errors import HeadstartError, RecordError
-from headstart.records.atomic import write_json
-from headstart.records.store import SWEEP, new_sweep_folder, now, read_record, write_record
-from headstart.sweep.expand import Job, Jobs
-from headstart.sweep.preflight import check_jobs
+from headstart.records.sweeps import LOG, job_folder
+from headstart.sweep.executor import Ended
 
-SCHEMA_VERSION = 1
+GRACE = 15.0
+"""Seconds that a job has between being asked to stop and being killed."""
+_CODES = {"completed": 0, "failed": 10, "interrupted": 11, "elsewhere": 12}
+_RESULTS = {code: result for result, code in _CODES.items()}
+
+Work = Callable[[str, str, str], str]
+"""Does a job in its own process: sweep's folder, job, output folder -> result."""
+
+
+def forkserver() -> ForkServerContext:
+    """Where jobs fork from: a process that has imported torch, timm and Lightning, and never touched a GPU."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["headstart.experiment", "headstart.sweep.preflight"])
+    return context
 
 
 @dataclass
-class Outcome:
-    """What became of a job."""
-
-    overrides: list[str]
-    varied: str
-    name: str = ""
-    job_key: str = ""
-    needs: int | None = None
-    """Place in the table of the job whose weights it starts from."""
-    status: str = "waiting"
-    run: str | None = None
-    error: str | None = None
+class _Worker:
+    process: Any
+    slot: int
+    deadline: float | None
+    asked: float | None = None
+    """When it was asked to stop."""
+    late: bool = False
 
 
-def run_jobs(jobs: Jobs, *, command: Sequence[str], say: Callable[[str], None]) -> tuple[Path, list[Outcome]]:
-    """Check all jobs, then run them; one that fails does not touch the others.
+class LocalExecutor:
+    """As many jobs at a time as there are slots; a slot may be tied to a GPU, which its jobs then see alone."""
 
-    Returns the sweep's folder and an outcome per job. Raises ConfigError where a job could not start, and
-    KeyboardInterrupt where it was stopped; the run that was under way is then marked as interrupted.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["headstart.experiment"])
-    say("checking the jobs ...")
-    keys = check_jobs(jobs.jobs, context)
-    output_dir = output_dir_of(jobs.jobs[0].config)
-    folder = new_sweep_folder(output_dir, name=jobs.name)
-    outcomes = [
-        Outcome(list(job.overrides), " ".join(job.varied), job.name, key, job.needs)
-        for job, key in zip(jobs.jobs, keys, strict=True)
-    ]
-    started = now()
+    def __init__(
+        self,
+        sweep: Path,
+        *,
+        output_dir: Path,
+        slots: Sequence[str | None],
+        timeout: float | None,
+        context: ForkServerContext,
+        work: Work | None = None,
+    ) -> None:
+        self.sweep, self.output_dir = sweep, output_dir
+        self.slots = tuple(slots)
+        self.timeout = timeout
+        self.work = work
+        self._context = context
+        self._workers: dict[str, _Worker] = {}
+        # every job holds one end: when this process is gone, however it went, they notice
+        self._theirs, self._ours = context.Pipe(duplex=False)
 
-    def write() -> None:
-        table = [asdict(outcome) for outcome in outcomes]
-        value = {
-            "schema_version": SCHEMA_VERSION,
-            "name": folder.name,
-            "command": list(command),
-            "started": started,
-            "curve": list(jobs.curve),
-            "jobs": table,
-        }
-        write_json(folder / SWEEP, value)
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Ids of the jobs that have a slot."""
+        return tuple(self._workers)
 
-    write()
-    before = signal.signal(signal.SIGTERM, _stop)
+    def slot_of(self, job: str) -> int:
+        """The slot that a running job has."""
+        return self._workers[job].slot
+
+    def has_room(self) -> bool:
+        """Whether a slot is free."""
+        return len(self._workers) < len(self.slots)
+
+    def start(self, job: str) -> None:
+        """Fork a process for the job."""
+        taken = {worker.slot for worker in self._workers.values()}
+        slot = next(i for i in range(len(self.slots)) if i not in taken)
+        process = self._context.Process(
+            target=_enter,
+            args=(str(self.sweep), job, str(self.output_dir), self.slots[slot], self._theirs, self.work),
+            name=f"headstart {job}",
+        )
+        process.start()
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        self._workers[job] = _Worker(process, slot, deadline)
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """Jobs that have ended; those past their time are stopped on the way."""
+        if self._workers:
+            connection.wait([worker.process.sentinel for worker in self._workers.values()], timeout=seconds)
+        ended = []
+        for job, worker in list(self._workers.items()):
+            if worker.process.is_alive():
+                self._hurry(worker)
+                continue
+            worker.process.join()
+            ended.append(_ended(job, worker, self.timeout))
+            worker.process.close()
+            del self._workers[job]
+        return ended
+
+    def _hurry(self, worker: _Worker) -> None:
+        now = time.monotonic()
+        if worker.asked is None and worker.deadline is not None and now > worker.deadline:
+            worker.late, worker.asked = True, now
+            worker.process.terminate()
+        elif worker.asked is not None and now > worker.asked + GRACE:
+            worker.process.kill()
+
+    def stop(self, *, now: bool) -> None:
+        """Ask all jobs to stop, or kill them."""
+        for worker in self._workers.values():
+            if now:
+                worker.process.kill()
+            elif worker.asked is None:
+                worker.asked = time.monotonic()
+                worker.process.terminate()
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        self.stop(now=True)
+        for worker in self._workers.values():
+            worker.process.join(5)
+        self._workers.clear()
+        self._ours.close()
+        self._theirs.close()
+
+
+def _ended(job: str, worker: _Worker, timeout: float | None) -> Ended:
+    code = worker.process.exitcode
+    result = _RESULTS.get(code)
+    if worker.late and result != "completed":
+        return Ended(job, None, f"stopped after launcher.job_timeout ({timeout:g} s)", "timeout")
+    if result is not None:
+        return Ended(job, result)
+    how = (
+        f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with exit status {code}"
+    )
+    return Ended(job, None, f"the process was {how}" if code < 0 else f"the process {how}", "killed")
+
+
+def _enter(
+    sweep: str, job: str, output_dir: str, gpu: str | None, lifeline: connection.Connection, work: Work | None
+) -> None:
+    """In the job's own process: see to its surroundings, do it, and end with what came of it."""
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the queue's to pass on
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    log_to(job_folder(Path(sweep), job) / LOG)
+    threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
+    if work is None:
+        from headstart.sweep.job import perform_in
+
+        work = perform_in
     try:
-        for i, (job, outcome) in enumerate(zip(jobs.jobs, outcomes, strict=True), start=1):
-            say(f"[{i}/{len(outcomes)}] {outcome.varied or 'one run'}")
-            outcome.status = "running"
-            write()
-            try:
-                config = _with_stage(job, outcomes)
-                if config is None:
-                    outcome.status, outcome.error = "failed", "the job whose weights it needs has not completed"
-                else:
-                    _run_apart(config, outcome, context, command=command, sweep=folder.name)
-            except KeyboardInterrupt:
-                outcome.status = "interrupted"
-                write()
-                raise
-            write()
-            if outcome.error:
-                say(f"  failed: {outcome.error.strip().splitlines()[-1]}")
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return folder, outcomes
+        result = work(sweep, job, output_dir)
+    except KeyboardInterrupt:
+        result = "interrupted"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_CODES[result])
 
 
-def _with_stage(job: Job, outcomes: Sequence[Outcome]) -> Config | None:
-    """The job's config with the run of the job that it needs in its place; None where that has not completed."""
-    if job.needs is None:
-        return job.config
-    stage = outcomes[job.needs]
-    if stage.status != "completed" or stage.run is None:
-        return None
-    path = str((output_dir_of(job.config) / "runs" / stage.run).absolute())
-    return replace(job.config, weights=replace(job.config.weights, path=path))  # type: ignore[call-arg]
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _run_apart(config: Config, outcome: Outcome, context: Any, *, command: Sequence[str], sweep: str) -> None:
-    """One job in a fresh process; what it says through the pipe fills `outcome`."""
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_work,
-        args=(to_plain(config), list(command), sweep, theirs),
-        name=f"headstart {outcome.varied}",
-    )
-    process.start()
-    theirs.close()
-    output_dir = output_dir_of(config)
-    try:
-        while True:
-            try:
-                key, value = ours.recv()
-            except EOFError:
-                break
-            setattr(outcome, key, value)
-        process.join()
-    except BaseException:
-        process.terminate()
-        process.join(30)
-        if process.is_alive():
-            process.kill()
-        raise
-    finally:
-        ours.close()
-    if outcome.status == "running":  # it died without a word
-        how = f"killed by signal {-process.exitcode}" if process.exitcode < 0 else f"exit status {process.exitcode}"
-        outcome.status, outcome.error = "failed", f"the process ended without a result ({how})"
-        if outcome.run:
-            with suppress(RecordError, OSError):
-                run = output_dir / "runs" / outcome.run
-                record = read_record(run)
-                record.status, record.error, record.finished = "failed", outcome.error, now()
-                write_record(run, record)
+def log_to(path: Path) -> None:
+    """Send all that this process and its children print to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
 
 
-def _work(plain: dict[str, Any], command: list[str], sweep: str, pipe: Connection) -> None:
-    """In the job's own process: run it and say what became of it."""
-    from headstart.experiment import run
-
-    def tell(key: str, value: Any) -> None:
-        pipe.send((key, value))
-
-    try:
-        run(
-            from_plain(plain),
-            command=command,
-            launched_by=sweep,
-            announce=lambda folder: tell("run", folder.name),
-        )
-        tell("status", "completed")
-    except KeyboardInterrupt:
-        tell("status", "interrupted")
-    except HeadstartError as error:
-        tell("error", str(error))
-        tell("status", "failed")
-    except Exception as error:
-        traceback.print_exc(file=sys.stderr)
-        tell("error", "".join(traceback.format_exception_only(error)).strip())
-        tell("status", "failed")
-    finally:
-        pipe.close()
+def _watch(lifeline: connection.Connection) -> None:
+    """Stop this process when the one that launched it is gone."""
+    with suppress(EOFError, OSError):
+        lifeline.recv()
+    os.kill(os.getpid(), signal.SIGTERM)

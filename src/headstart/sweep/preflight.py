@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import TYPE_CHECKING, Any
@@ -22,25 +22,62 @@ _APART = ("seed", "optimizer", "logger", "output_dir")
 """What has no part in whether a job can start; jobs that share all else are checked once."""
 
 
-def check_jobs(jobs: Sequence[Job], context: ForkServerContext) -> list[str]:
-    """Prepare each distinct set-up in a process of its own, and throw it away; returns a job key per job.
+@dataclass(frozen=True)
+class Checked:
+    """What the check of a job has found: its config with every `auto` resolved, and what it will cost."""
 
-    Where a job needs the weights of another, that one's job key stands for their digest. Raises ConfigError
-    that lists every job that could not start.
+    key: str
+    config: dict[str, Any] = field(default_factory=dict)
+    trainable: int = 0
+    parameters: int = 0
+    steps: int = 0
+    epochs: float = 0.0
+    batch_size: int = 1
+    val_images: int = 0
+    test_images: int = 0
+    step_seconds: float | None = None
+    """What one training step took here, where it was measured."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has, as PyTorch sees it."""
+
+    gpus: int
+
+
+def check_jobs(
+    jobs: Sequence[Job],
+    context: ForkServerContext,
+    *,
+    measure: float = 0.0,
+    gpu_elsewhere: bool = False,
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[list[Checked], Machine]:
+    """Prepare each distinct set-up in a process of its own, and throw it away; what was found, per job.
+
+    Where a job needs the weights of another, that one's job key stands for their digest. Up to `measure` seconds
+    are spent on taking one training step of each set-up. `progress` is told how many jobs have been checked.
+    Raises ConfigError that lists every job that could not start.
     """
     ours, theirs = context.Pipe(duplex=False)
     asked = [(to_plain(job.config), job.needs) for job in jobs]
-    process = context.Process(target=_check, args=(asked, theirs), name="headstart preflight")
+    process = context.Process(
+        target=_check, args=(asked, theirs, measure, gpu_elsewhere), name="headstart preflight"
+    )
     process.start()
     theirs.close()
     errors: list[str] = []
-    keys: list[str] = []
+    found: list[Checked] = []
     try:
+        machine = Machine(gpus=ours.recv())
         for job in jobs:
-            problem, key = ours.recv()
-            keys.append(key)
-            if problem:
-                errors.append(f"{' '.join(job.varied) or 'the job'}: {problem}")
+            answer = ours.recv()
+            if isinstance(answer, str):
+                errors.append(f"{' '.join(job.varied) or 'the job'}: {answer}")
+            else:
+                found.append(answer)
+            progress(len(errors) + len(found))
     except EOFError:
         raise RuntimeError("the check of the jobs ended without an answer") from None
     finally:
@@ -50,23 +87,32 @@ def check_jobs(jobs: Sequence[Job], context: ForkServerContext) -> list[str]:
             process.kill()
     if errors:
         raise ConfigError(listed(errors, of=len(jobs)))
-    return keys
+    return found, machine
 
 
-def _check(asked: list[tuple[dict[str, Any], int | None]], pipe: Connection) -> None:
-    """In its own process: prepare each, and send back what is wrong with it, or its key."""
+def _check(
+    asked: list[tuple[dict[str, Any], int | None]], pipe: Connection, measure: float, gpu_elsewhere: bool
+) -> None:
+    """In its own process: prepare each, and send back what was found, or what is wrong with it."""
+    from headstart.experiment import time_step
     from headstart.preparation import Rehearsal, prepare
+    from headstart.resolve import gpu_count
 
-    rehearsal = Rehearsal()
-    known: dict[str, Prepared | HeadstartError] = {}
+    pipe.send(gpu_count())
+    rehearsal = Rehearsal(gpu_elsewhere)
+    known: dict[str, _Light | HeadstartError] = {}
     keys: list[str] = []
+    spent = 0.0
     for plain, needs in asked:
         config = from_plain(plain)
         setup = _setup(plain)
         try:
             if setup not in known:
                 try:
-                    known[setup] = _light(prepare(config, rehearsal=rehearsal))
+                    prepared = prepare(config, rehearsal=rehearsal)
+                    seconds = time_step(prepared) if spent < measure and not gpu_elsewhere else None
+                    spent += 2 * (seconds or 0.0)
+                    known[setup] = _light(prepared, seconds)
                 except HeadstartError as error:
                     known[setup] = error
         except KeyboardInterrupt:
@@ -74,11 +120,12 @@ def _check(asked: list[tuple[dict[str, Any], int | None]], pipe: Connection) -> 
         found = known[setup]
         if isinstance(found, HeadstartError):
             keys.append("")
-            pipe.send((str(found), ""))
+            pipe.send(str(found))
             continue
-        digest = f"job:{keys[needs]}" if needs is not None else found.weights.sha256 if found.weights else ""
-        keys.append(_key(config, found, digest))
-        pipe.send(("", keys[-1]))
+        resolved = _resolved(config, found.config)
+        digest = f"job:{keys[needs]}" if needs is not None else found.weights
+        keys.append(job_key(resolved, data_fingerprint=found.fingerprint, weights_sha256=digest))
+        pipe.send(replace(found.checked, key=keys[-1], config=to_plain(resolved)))
     pipe.close()
 
 
@@ -88,17 +135,40 @@ def _setup(plain: dict[str, Any]) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def _light(prepared: Prepared) -> Prepared:
-    """Without the model, whose memory is not needed any more."""
-    return replace(prepared, built=None, penalties=None)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class _Light:
+    """What is kept of a prepared set-up: not the model, whose memory is not needed any more."""
+
+    config: Config
+    fingerprint: str
+    weights: str
+    checked: Checked
 
 
-def _key(config: Config, prepared: Prepared, digest: str) -> str:
-    """The job's key: its own config, resolved as that of its set-up was."""
-    resolved = replace(
-        prepared.config,
+def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
+    layers, budget, sizes = prepared.built.layers, prepared.budget, prepared.facts.sizes
+    checked = Checked(
+        key="",
+        trainable=prepared.plan.count_trainable(layers) + prepared.of_penalties,
+        parameters=sum(group.size for group in layers.groups) + prepared.of_penalties,
+        steps=budget.total_steps,
+        epochs=budget.total_steps / budget.steps_per_epoch,
+        batch_size=prepared.config.data.batch_size,
+        val_images=sizes["val"],
+        test_images=sizes["test"],
+        step_seconds=step_seconds,
+    )
+    weights = prepared.weights.sha256 if prepared.weights else ""
+    return _Light(prepared.config, prepared.facts.fingerprint, weights, checked)
+
+
+def _resolved(config: Config, setup: Config) -> Config:
+    """The job's own config, resolved as that of its set-up was."""
+    return replace(
+        setup,
         seed=config.seed,
         optimizer=config.optimizer,
-        data=replace(prepared.config.data, split_seed=config.data.split_seed),
+        logger=config.logger,
+        output_dir=config.output_dir,
+        data=replace(setup.data, split_seed=config.data.split_seed),
     )
-    return job_key(resolved, data_fingerprint=prepared.facts.fingerprint, weights_sha256=digest)

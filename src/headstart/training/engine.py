@@ -77,12 +77,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training came to; `scores` and `targets` are those of the test split, in its order."""
+    """What training came to; `scores` and `targets` are those of the test split, in its order, if it was tested."""
 
     metrics: dict[str, float]
     best: dict[str, Any]
-    scores: torch.Tensor
-    targets: torch.Tensor
+    scores: torch.Tensor | None
+    targets: torch.Tensor | None
     epochs: int
     steps: int
     stopped_by: str
@@ -100,26 +100,30 @@ def fit(
     gradient_clip_val: float | None,
     monitor: str,
     tested: str,
+    test: bool,
     progress: str,
     loggers: Sequence[RunLogger],
     every_n_steps: int | None,
     resume: bool = False,
 ) -> Fitted:
-    """Train, choose by validation, test once.
+    """Train, choose by validation, test once, or with `test` false not at all.
 
-    `tested` is `best` or `last`. With `resume`, training goes on from the last checkpoint in `folder`, if
-    there is one. Raises RunFailed where a loss or score is not finite.
+    `tested` is `best` or `last`; the best is only looked for where there is a validation. With `resume`, training
+    goes on from the last checkpoint in `folder`, if there is one. Raises RunFailed where a loss or score is not
+    finite.
     """
     history = History(folder, steps_per_epoch=budget.steps_per_epoch, loggers=loggers, every_n_steps=every_n_steps)
     best = BestWeights(folder, monitor=monitor, steps_per_epoch=budget.steps_per_epoch)
     report = ProgressReport(
+        folder=folder,
         style=progress,
         total_steps=budget.total_steps,
         steps_per_epoch=budget.steps_per_epoch,
-        monitor=monitor,
+        monitor=monitor.replace("val/", f"{module.validation}/"),
     )
     stopping = _stopping(folder, budget, monitor=monitor)
-    callbacks: list[pl.Callback] = [history, best, report, *stopping]
+    chooses = module.validation == "val"
+    callbacks: list[pl.Callback] = [history, *([best] if chooses else []), report, *stopping]
     checkpoint = folder / FOLDER / RESUME
     state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
     began = time.monotonic()
@@ -152,17 +156,20 @@ def fit(
         fold(module.model)
         if tested == "best":
             load_weights(folder / FOLDER / BEST, module.model)
-        _alone(None, data, budget, machine, []).test(module, datamodule=data, verbose=False)
+        if test:
+            _alone(None, data, budget, machine, []).test(module, datamodule=data, verbose=False)
         test_seconds = time.monotonic() - began
 
     tested_step = best.best["step"] if tested == "best" else history.last_step
     row = next(row for row in history.rows if row["step"] == tested_step)
-    metrics = {key: value for key, value in row.items() if key.startswith("val/")} | module.values
+    metrics = {key: value for key, value in row.items() if key.startswith(f"{module.validation}/")}
+    if test:
+        metrics |= module.values
     return Fitted(
         metrics=metrics,
         best=best.best,
-        scores=module.scores,
-        targets=module.targets,
+        scores=module.scores if test else None,
+        targets=module.targets if test else None,
         epochs=int(history.rows[-1]["epoch"]),
         steps=steps,
         stopped_by="budget" if steps >= budget.total_steps else "early_stopping" if early else "max_time",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from headstart.records import progress as on_disk
+from headstart.records.progress import clock
 from headstart.training.history import epoch_of
 from headstart.training.module import TransferModule
 
@@ -19,18 +24,16 @@ def how(choice: str) -> str:
     return choice if choice != "auto" else ("bar" if sys.stderr.isatty() else "lines")
 
 
-def clock(seconds: float) -> str:
-    """`7 s`, `3:05` or `1:02:03`."""
-    whole = round(max(0.0, seconds))
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+_EVERY = 2.0
+"""Seconds between two writings of the file."""
 
 
 class ProgressReport(pl.Callback):
-    """A live bar over all steps of the run, or a line per epoch."""
+    """A live bar over all steps of the run, or a line per epoch; and a small file for whoever looks on."""
 
-    def __init__(self, *, style: str, total_steps: int, steps_per_epoch: int, monitor: str) -> None:
+    def __init__(self, *, folder: Path, style: str, total_steps: int, steps_per_epoch: int, monitor: str) -> None:
+        self.folder = folder
+        self._wrote = -math.inf
         self.style = how(style)
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
@@ -65,6 +68,9 @@ class ProgressReport(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar; the loss is read where that costs nothing, or a few times per epoch."""
+        if time.monotonic() > self._wrote + _EVERY:
+            self._wrote = time.monotonic()
+            self._write(trainer.global_step)
         if self._progress is None:
             return
         assert isinstance(pl_module, TransferModule)
@@ -91,6 +97,13 @@ class ProgressReport(pl.Callback):
                 flush=True,
             )
 
+    def _write(self, step: int) -> None:
+        epoch = epoch_of(step, self.steps_per_epoch)
+        with suppress(OSError):  # a full disk is said where something is lost by it
+            metric, left = self.metric.strip(), self.time_left(step)
+            state = on_disk.Progress(step, self.total_steps, epoch, self.epochs, metric, left)
+            on_disk.write_progress(self.folder, state)
+
     def _stop(self) -> None:
         if self._progress is not None:
             self._progress.stop()
@@ -99,6 +112,7 @@ class ProgressReport(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the bar away."""
         self._stop()
+        on_disk.forget_progress(self.folder)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Take the bar away, so that the message stands alone."""

@@ -12,27 +12,18 @@ from headstart.config.schema import (
     backbone,
     data,
     head,
+    launcher,
     logger,
     optimizer,
     regularizer,
     schedule,
     strategy,
+    sweep,
     trainer,
     weights,
 )
 from headstart.config.schema.option import option
 from headstart.plugins import plugin_regularizers, plugin_strategies, without_clash
-
-
-@dataclass
-class SweepConfig:
-    """The jobs of an experiment that is a sweep; `headstart train -m` runs them."""
-
-    list: Any = option([], "Sets of overrides, such as {weights: scratch, strategy: full}; one arm each.")
-    curve: Any = option(
-        [], "Keys of an axis along which the jobs count: curve.png has a line per name over the first that is set."
-    )
-    grid: Any = option({}, "Keys with lists of values; every entry of `list` is run with each combination.")
 
 
 @dataclass
@@ -54,7 +45,8 @@ class Config:
     output_dir: str | None = option(
         None, "Where runs and sweeps are written.", auto="$HEADSTART_OUTPUTS, else ./outputs"
     )
-    sweep: SweepConfig = field(default_factory=SweepConfig)
+    launcher: launcher.LauncherConfig = MISSING
+    sweep: sweep.SweepConfig = field(default_factory=sweep.SweepConfig)
 
 
 GROUPS: dict[str, dict[str, type]] = {
@@ -67,8 +59,12 @@ GROUPS: dict[str, dict[str, type]] = {
     "schedule": dict(schedule.OPTIONS),
     "trainer": dict(trainer.OPTIONS),
     "logger": dict(logger.OPTIONS),
+    "launcher": dict(launcher.OPTIONS),
 }
 """The closed registries: group -> kind -> dataclass. A config names entries of these and nothing else."""
+
+LAUNCH = ("launcher", "sweep")
+"""Parts that say how jobs are launched: they belong to a sweep and to no run's config."""
 
 DISCRIMINATORS = {
     "weights": "source",
@@ -78,6 +74,7 @@ DISCRIMINATORS = {
     "optimizer": "name",
     "schedule": "name",
     "logger": "name",
+    "launcher": "name",
 }
 """The key in each group with several kinds that says which kind it is."""
 

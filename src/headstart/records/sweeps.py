@@ -1,0 +1,131 @@
+"""What a sweep leaves on disk: its definition, a frozen config per job, and what became of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import RecordError
+from headstart.records.atomic import write_json
+
+SWEEP = "sweep.json"
+JOBS = "jobs"
+STATE = "state.json"
+LOG = "log.txt"
+SCHEMA_VERSION = 2
+RETRIABLE = ("killed", "memory", "timeout", "lost")
+"""Kinds of failure that say nothing of the job itself."""
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job as it was planned."""
+
+    id: str
+    """Its folder in the sweep's `jobs`: short, readable, unique."""
+    key: str
+    """The job key by which it is known to have been done already."""
+    varied: str
+    """What tells it from the other jobs."""
+    overrides: tuple[str, ...] = ()
+    name: str = ""
+    needs: str | None = None
+    """Id of the job whose weights it starts from."""
+    trainable: int = 0
+    steps: int = 0
+
+
+@dataclass
+class JobState:
+    """What became of a job: `waiting`, `running`, `completed`, `failed` or `interrupted`."""
+
+    status: str = "waiting"
+    run: str | None = None
+    """Id of its run."""
+    error: str | None = None
+    kind: str | None = None
+    """Of a failure: `mistake`, `diverged`, `exception`, `stage`, or one of `RETRIABLE`."""
+    attempts: int = 0
+    reused: bool = False
+    """Whether the run had been made before, by another launch."""
+    started: str | None = None
+    finished: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The definition of a sweep: what it was asked for with, and its jobs in order."""
+
+    name: str
+    command: tuple[str, ...]
+    started: str
+    jobs: tuple[SweepJob, ...]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    """What all jobs share: a launch with another fixed part is another sweep."""
+    axes: tuple[str, ...] = ()
+    curve: tuple[str, ...] = ()
+    definition: dict[str, Any] = field(default_factory=dict)
+    """The sweep file's own part, as it was read."""
+
+
+def write_sweep(folder: Path, sweep: Sweep) -> None:
+    """Write `sweep.json`, whole or not at all."""
+    write_json(folder / SWEEP, {"schema_version": SCHEMA_VERSION, **asdict(sweep)})
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read a sweep's definition; raises RecordError that names the file and what is wrong with it."""
+    path = folder / SWEEP
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema_version"] != SCHEMA_VERSION:
+            raise RecordError(f"{path}: has schema version {value['schema_version']}, not {SCHEMA_VERSION}.")
+        jobs = tuple(SweepJob(**{**job, "overrides": tuple(job["overrides"])}) for job in value["jobs"])
+        known = {f.name for f in fields(Sweep)} - {"jobs"}
+        rest: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in value.items() if key in known
+        }
+        return Sweep(jobs=jobs, **rest)
+    except FileNotFoundError as error:
+        raise RecordError(f"{folder}: is not a sweep's folder (it has no {SWEEP}).") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read ({type(error).__name__}).") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RecordError(f"{path}: is damaged ({type(error).__name__}).") from error
+
+
+def job_folder(folder: Path, job_id: str) -> Path:
+    """Where a job's frozen config, state and log lie."""
+    return folder / JOBS / Path(job_id).name
+
+
+def write_state(folder: Path, job_id: str, state: JobState) -> None:
+    """Write what became of a job, whole or not at all."""
+    write_json(job_folder(folder, job_id) / STATE, asdict(state))
+
+
+def read_state(folder: Path, job_id: str) -> JobState:
+    """What became of a job; `waiting` where nothing has been written yet, or what was is damaged."""
+    try:
+        value = json.loads((job_folder(folder, job_id) / STATE).read_text(encoding="utf-8"))
+        return JobState(**value)
+    except (OSError, ValueError, TypeError):
+        return JobState()
+
+
+def states_of(folder: Path, jobs: Iterable[SweepJob]) -> dict[str, JobState]:
+    """What became of each job, by its id."""
+    return {job.id: read_state(folder, job.id) for job in jobs}
+
+
+def with_jobs(sweep: Sweep, jobs: Iterable[SweepJob]) -> Sweep:
+    """The sweep with further jobs at its end; those that it has already keep their place and folder."""
+    there = {(job.key, job.name): job.id for job in sweep.jobs}
+    offered = tuple(jobs)
+    ids = {job.id: there.get((job.key, job.name), job.id) for job in offered}
+    fresh = [job for job in offered if (job.key, job.name) not in there]
+    fresh = [replace(job, needs=ids[job.needs] if job.needs else None) for job in fresh]
+    return replace(sweep, jobs=(*sweep.jobs, *fresh))

@@ -1,0 +1,178 @@
+"""The queue of a sweep: which job is next, what is tried again, and when it is over."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from headstart.errors import RecordError
+from headstart.records.store import now, read_record, write_record
+from headstart.records.sweeps import RETRIABLE, JobState, Sweep, read_state, write_state
+from headstart.sweep.executor import Ended, Executor
+
+POLL = 0.5
+"""Seconds between two looks at the clock while jobs run."""
+_ELSEWHERE = 3.0
+"""Seconds after which a job that another launch is at is asked for again."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What happens when a job fails."""
+
+    retries: int = 0
+    stop_on_error: bool = False
+
+
+class Queue:
+    """Runs the jobs of a sweep that are not done, through an executor."""
+
+    def __init__(
+        self,
+        folder: Path,
+        sweep: Sweep,
+        executor: Executor,
+        *,
+        output_dir: Path,
+        policy: Policy,
+        watch: Callable[[Queue], None] = lambda queue: None,
+    ) -> None:
+        self.folder, self.sweep, self.executor, self.policy = folder, sweep, executor, policy
+        self.output_dir = output_dir
+        self.jobs = {job.id: job for job in sweep.jobs}
+        self.states = {job.id: read_state(folder, job.id) for job in sweep.jobs}
+        self.waiting = [job.id for job in sweep.jobs if self.states[job.id].status != "completed"]
+        self.done_before = len(self.jobs) - len(self.waiting)
+        self.stopping = False
+        self._watch = watch
+        self._retried: dict[str, int] = {}
+        self._elsewhere: dict[str, float] = {}
+        self._alone: set[str] = set()
+        self._beside: dict[str, bool] = {}
+
+    def run(self) -> dict[str, JobState]:
+        """Run what is left to run; returns what became of every job.
+
+        Ctrl-C and SIGTERM let the running jobs stop and keep their checkpoints; a second one kills them. Both
+        raise KeyboardInterrupt when that is done.
+        """
+        try:
+            with self._signals():
+                self._watch(self)
+                while self.waiting or self.executor.running:
+                    self._start()
+                    if self.stopping and not self.executor.running:
+                        break
+                    for ended in self.executor.wait(POLL):
+                        self._end(ended)
+                    self._watch(self)
+        finally:
+            self.executor.close()
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self.states
+
+    interrupted = False
+
+    def _start(self) -> None:
+        """Give jobs to the executor while it has room."""
+        while not self.stopping and self.executor.has_room():
+            job = self._next()
+            if job is None:
+                break
+            self.waiting.remove(job)
+            self._beside[job] = False
+            for other in (*self.executor.running,):
+                self._beside[other] = self._beside[job] = True
+            self.states[job] = JobState("running", self.states[job].run, started=now())
+            self.executor.start(job)
+        if not self.executor.running and self.waiting and not self.stopping and self._elsewhere:
+            time.sleep(POLL)  # all that is left is being done by another launch
+
+    def _next(self) -> str | None:
+        """The first job that may start; those that cannot any more are failed on the way."""
+        if any(job in self._alone for job in self.executor.running):
+            return None
+        for job in list(self.waiting):
+            if time.monotonic() < self._elsewhere.get(job, 0.0):
+                continue
+            needs = self.jobs[job].needs
+            if needs and self.states[needs].status != "completed":
+                if needs not in self.waiting and needs not in self.executor.running:
+                    self._finish(job, "failed", "the job whose weights it needs has not completed", "stage")
+                continue
+            if job in self._alone and self.executor.running:
+                continue
+            return job
+        return None
+
+    def _end(self, ended: Ended) -> None:
+        """Take down what became of a job."""
+        job = ended.job
+        if ended.result == "elsewhere":
+            self._elsewhere[job] = time.monotonic() + _ELSEWHERE
+            self.states[job] = read_state(self.folder, job)
+            self.waiting.append(job)
+            return
+        state = read_state(self.folder, job)
+        if ended.result is None and state.status != "completed":
+            if self.interrupted:
+                state.status, state.finished = "interrupted", now()
+            else:
+                state.status, state.kind, state.error, state.finished = "failed", ended.kind, ended.how, now()
+            write_state(self.folder, job, state)
+            self._tell_the_run(state)
+        self.states[job] = state
+        if state.status == "failed" and self._again(job, state):
+            self._retried[job] = self._retried.get(job, 0) + 1
+            self.waiting.append(job)
+        elif state.status == "failed" and self.policy.stop_on_error:
+            self.stopping = True
+
+    def _tell_the_run(self, state: JobState) -> None:
+        """Into the record of a run whose process is gone: it could not write down itself how it ended."""
+        if state.run is None:
+            return
+        folder = self.output_dir / "runs" / state.run
+        with suppress(RecordError, OSError):
+            record = read_record(folder)
+            if record.status == "running":
+                record.status, record.error, record.finished = state.status, state.error, state.finished
+                write_record(folder, record)
+
+    def _again(self, job: str, state: JobState) -> bool:
+        """Whether a failed job is tried again; one that ran out of memory has the machine to itself then."""
+        if state.kind not in RETRIABLE or self._retried.get(job, 0) >= self.policy.retries or self.stopping:
+            return False
+        if state.kind == "memory":
+            if not self._beside.get(job):
+                return False
+            self._alone.add(job)
+        return True
+
+    def _finish(self, job: str, status: str, error: str, kind: str) -> None:
+        state = JobState(status, error=error, kind=kind, finished=now())
+        write_state(self.folder, job, state)
+        self.states[job] = state
+        self.waiting.remove(job)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM stop the queue, the second at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            again, self.stopping, self.interrupted = self.interrupted, True, True
+            self.executor.stop(now=again)
+
+        before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

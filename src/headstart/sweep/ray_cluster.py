@@ -1,0 +1,143 @@
+"""The jobs of a sweep on a Ray cluster: results and checkpoints on storage that all its machines share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from headstart.config.schema.launcher import RayConfig
+from headstart.errors import ConfigError
+from headstart.records.sweeps import LOG, job_folder
+from headstart.sweep.executor import Ended
+
+REACHABLE = 15.0
+"""Seconds within which a cluster must answer."""
+
+
+class RayExecutor:
+    """Each job is a Ray task in a fresh worker process; Ray runs it again where its machine is lost."""
+
+    def __init__(
+        self, sweep: Path, *, output_dir: Path, config: RayConfig, threads: int, timeout: float | None
+    ) -> None:
+        self.sweep, self.output_dir, self.timeout = sweep, output_dir, timeout
+        self._ray = connect(config)
+        cpus = config.cpus_per_job or threads
+        self._cpus, self._gpus = cpus, config.gpus_per_job
+        task = self._ray.remote(max_calls=1)(_task)
+        self._task = task.options(num_cpus=cpus, num_gpus=config.gpus_per_job, max_retries=config.retries)
+        self._refs: dict[Any, str] = {}
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Ids of the jobs that Ray has."""
+        return tuple(self._refs.values())
+
+    def has_room(self) -> bool:
+        """Whether the cluster has resources for one more; Ray itself decides where it runs."""
+        whole = self._ray.cluster_resources()
+        fits = int(whole.get("CPU", 0) // self._cpus)
+        if self._gpus:
+            fits = min(fits, int(whole.get("GPU", 0) / self._gpus))
+        return len(self._refs) < max(1, fits)
+
+    def start(self, job: str) -> None:
+        """Hand the job to Ray."""
+        self._refs[self._task.remote(str(self.sweep), job, str(self.output_dir), self.timeout)] = job
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """Jobs that Ray is done with."""
+        if not self._refs:
+            return []
+        done, _ = self._ray.wait(list(self._refs), num_returns=1, timeout=seconds)
+        return [self._ended(ref) for ref in done]
+
+    def _ended(self, ref: Any) -> Ended:
+        job = self._refs.pop(ref)
+        try:
+            result = self._ray.get(ref)
+        except self._ray.exceptions.TaskCancelledError:
+            return Ended(job, "interrupted")
+        except (self._ray.exceptions.NodeDiedError, self._ray.exceptions.WorkerCrashedError) as error:
+            return Ended(job, None, f"lost: {' '.join(str(error).split())[:200]}", "lost")
+        except self._ray.exceptions.OutOfMemoryError as error:
+            return Ended(job, None, " ".join(str(error).split())[:200], "memory")
+        except Exception as error:
+            return Ended(job, None, " ".join(str(error).split())[:200], "lost")
+        if result == "timeout":
+            return Ended(job, None, f"stopped after launcher.job_timeout ({self.timeout:g} s)", "timeout")
+        return Ended(job, result)
+
+    def stop(self, *, now: bool) -> None:
+        """Cancel what Ray has."""
+        for ref in self._refs:
+            self._ray.cancel(ref, force=now)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was begun for this sweep ends."""
+        self.stop(now=True)
+        self._refs.clear()
+        self._ray.shutdown()
+
+
+def check(config: RayConfig) -> None:
+    """Raise ConfigError where Ray is not installed, or nothing answers at the cluster's address."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError('launcher=ray: needs Ray: pip install "headstart[ray]".')
+    if config.address is None:
+        return
+    host, _, port = config.address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"launcher.address={config.address}: must be host:port, such as 10.0.0.1:6379.")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACHABLE).close()
+    except OSError as error:
+        raise ConfigError(f"launcher.address={config.address}: no Ray cluster answers there ({error}).") from error
+
+
+def connect(config: RayConfig) -> Any:
+    """Join the cluster, or begin one on this machine; raises ConfigError where it does not take us in."""
+    import ray
+
+    options = {"logging_level": "ERROR", "log_to_driver": False}
+    if config.address is None:
+        # by default Ray binds to a network address, for anybody to reach
+        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+        return ray
+    try:
+        ray.init(address=config.address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"launcher.address={config.address}: no Ray cluster answers there ({reason}).") from error
+    return ray
+
+
+def _task(sweep: str, job: str, output_dir: str, timeout: float | None) -> str:
+    """On one of the cluster's machines: do the job."""
+    from headstart.sweep.job import perform_in
+
+    path = job_folder(Path(sweep), job) / LOG
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    late = False
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal late
+        late = number == signal.SIGALRM
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    if timeout is not None:
+        signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        result = perform_in(sweep, job, output_dir)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return "timeout" if late and result != "completed" else result
