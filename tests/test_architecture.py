@@ -30,7 +30,7 @@ ROWS = (
     {"records"},
     {"config"},
     {"plugins"},
-    {"facts", "errors", "seeds", "network", "progress"},
+    {"facts", "errors", "seeds", "network", "progress", "machine"},
 )
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 

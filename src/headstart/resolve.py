@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from headstart.config.schema.schedule import BitHyperRuleConfig
 from headstart.config.schema.weights import STAGE, FileConfig, PretrainedConfig, RunConfig
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts, InputSpec
+from headstart.machine import usable_cores
 from headstart.models.classifier import full_name, input_spec
 from headstart.models.weights import resolve_origin
 from headstart.training.losses import resolve_loss
@@ -133,11 +133,6 @@ def resolve_precision(choice: str, *, accelerator: str, elsewhere: bool = False)
             "trainer.precision=auto: the GPUs are on other machines; say bf16-mixed, 16-mixed or 32-true."
         )
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_data(config: Config, spec: InputSpec, *, accelerator: str) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 MEASURE = 5.0
 """Seconds to spend on timing a training step of each model."""
+SHOWN = 100
+"""Jobs that are listed."""
 
 
 def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
@@ -39,16 +41,18 @@ def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
     for name in ("trainable", "steps", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for job, found, is_done in zip(planned.sweep.jobs, checked, there, strict=True):
+    for job, found, is_done in list(zip(planned.sweep.jobs, checked, there, strict=True))[:SHOWN]:
         seconds = "-" if found.step_seconds is None else f"{job_seconds(found):.0f}"
         after = f"after {job.needs.rpartition('-')[0]}" if job.needs else ""
         state = "done" if is_done else after
         table.add_row(job.varied or "one run", f"{found.trainable:,}", f"{found.steps:,}", seconds, state)
+    if len(checked) > SHOWN:
+        table.add_row(f"... and {len(checked) - SHOWN} more; `headstart train -m --cfg job` lists all")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     cost = forecast([found for found, is_done in zip(checked, there, strict=True) if not is_done], slots=len(slots))
     place = f"{len(slots)} at a time" + (f" on GPUs {', '.join(map(str, slots))}" if slots[0] is not None else "")
     time = "unknown" if cost.seconds is None else f"about {clock(cost.seconds)}, {place}"
-    rough = f"; for {cost.unmeasured} jobs the mean of the others stands in" if cost.unmeasured else ""
+    rough = f"; {cost.unmeasured} jobs by the mean step of the others" if cost.unmeasured else ""
     print(f"time       {'none: all is done' if not cost.jobs else time + rough}")
     print(f"disk       about {size_in_words(cost.kept)}, and {size_in_words(cost.beside)} more while jobs run")
     return 0

@@ -31,10 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
                 read_record(arguments.run)  # says what is wrong with it
             raise error from None
         from headstart.cli.train import report
-        from headstart.config.schema.launcher import LocalConfig
         from headstart.sweep.launch import relaunch
 
-        return report(relaunch(folder, LocalConfig(workers=arguments.workers)))
+        return report(relaunch(folder, workers=arguments.workers))
     read_record(arguments.run)  # a record that cannot be read is said before torch is imported
     from headstart.experiment import resume
 

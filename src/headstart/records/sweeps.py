@@ -69,6 +69,8 @@ class Sweep:
     curve: tuple[str, ...] = ()
     definition: dict[str, Any] = field(default_factory=dict)
     """The sweep file's own part, as it was read."""
+    launcher: dict[str, Any] = field(default_factory=dict)
+    """How it was launched last."""
 
 
 def write_sweep(folder: Path, sweep: Sweep) -> None:

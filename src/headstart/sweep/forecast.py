@@ -24,7 +24,7 @@ class Forecast:
     seconds: float | None
     """Wall clock with all slots at work; None where no step was measured."""
     unmeasured: int
-    """Jobs for which the mean of the others stands in."""
+    """Jobs whose step was not measured: the mean of the others' stands in."""
     kept: int
     """Bytes on disk when all is done."""
     beside: int
@@ -33,26 +33,25 @@ class Forecast:
 
 def forecast(checked: Sequence[Checked], *, slots: int) -> Forecast:
     """Add up what the jobs will cost."""
-    known = [job_seconds(job) for job in checked if job.step_seconds is not None]
-    mean = sum(known) / len(known) if known else None
-    unmeasured = len(checked) - len(known)
-    total = None if mean is None else sum(known) + unmeasured * mean
+    known = [job.step_seconds for job in checked if job.step_seconds is not None]
+    step = sum(known) / len(known) if known else None
+    each = [] if step is None else [job_seconds(job, step=step) for job in checked]
     sizes = sorted((job.parameters * _BYTES for job in checked), reverse=True)
     return Forecast(
         jobs=len(checked),
-        seconds=None if total is None else max(total / slots, max(known)),
-        unmeasured=unmeasured if known else 0,
+        seconds=max(sum(each) / slots, max(each)) if each else None,
+        unmeasured=len(checked) - len(known) if known else 0,
         kept=sum(sizes) * _WEIGHTS,
         beside=sum(sizes[:slots]) * _TRAINING,
     )
 
 
-def job_seconds(job: Checked) -> float:
-    """How long a job takes alone, from the time of one of its steps."""
-    assert job.step_seconds is not None
-    per_image = job.step_seconds / job.batch_size
+def job_seconds(job: Checked, *, step: float | None = None) -> float:
+    """How long a job takes alone, from the time of one of its steps; `step` stands in where none was measured."""
+    seconds = job.step_seconds if job.step_seconds is not None else step
+    assert seconds is not None
     evaluated = job.epochs * job.val_images + job.test_images
-    return _START + job.steps * job.step_seconds + evaluated * per_image * _FORWARD
+    return _START + job.steps * seconds + evaluated * seconds / job.batch_size * _FORWARD
 
 
 def size_in_words(count: int) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from headstart.config.paths import output_dir_of
 from headstart.config.plain import read_config
-from headstart.config.schema.launcher import LauncherConfig, LocalConfig, RayConfig, SlurmConfig
+from headstart.config.schema.launcher import OPTIONS, LauncherConfig, LocalConfig, RayConfig, SlurmConfig
 from headstart.config.schema.root import Config
 from headstart.errors import ConfigError, RecordError
+from headstart.machine import usable_cores
 from headstart.progress import counted
 from headstart.records.store import CONFIG
 from headstart.records.sweeps import JobState, Sweep, job_folder, read_sweep
@@ -84,12 +85,19 @@ def open_and_run(jobs: Jobs, prepared: Prepared, *, force_new: bool = False, wor
     return Launched(folder, sweep, states)
 
 
-def relaunch(folder: Path, launcher: LauncherConfig | None = None) -> Launched:
-    """Go on with a sweep from its folder alone: its frozen configs say all there is to know."""
+def relaunch(folder: Path, *, workers: int | None = None) -> Launched:
+    """Go on with a sweep from its folder alone: its frozen configs say all there is to know.
+
+    It is launched as it was the last time, but for the number of `workers`.
+    """
     sweep = read_sweep(folder)
     output_dir = folder.absolute().parent.parent
     take_over(folder, output_dir, sweep)
-    launcher = launcher or LocalConfig()
+    launcher = launcher_of(sweep)
+    if workers is not None and isinstance(launcher, LocalConfig):
+        launcher = replace(launcher, workers=workers)
+    if isinstance(launcher, RayConfig | SlurmConfig):
+        check_reachable(launcher)
     configs = [read_config(job_folder(folder, job.id) / CONFIG) for job in sweep.jobs]
     if not configs:
         raise RecordError(f"{folder}: this sweep has no jobs.")
@@ -120,6 +128,15 @@ def _run(
             watch=view,
         )
         return queue.run()
+
+
+def launcher_of(sweep: Sweep) -> LauncherConfig:
+    """How a sweep was launched last; raises RecordError where that cannot be."""
+    kind = OPTIONS.get(str(sweep.launcher.get("name", "local")))
+    try:
+        return LocalConfig() if not sweep.launcher else kind(**sweep.launcher)  # type: ignore[misc]
+    except TypeError as error:
+        raise RecordError(f"sweep {sweep.name}: its launcher is damaged ({error}).") from error
 
 
 def check_reachable(launcher: RayConfig | SlurmConfig) -> None:
@@ -155,11 +172,6 @@ def executor_for(
         devices = max(config.trainer.devices for config in configs)
         return SlurmExecutor(folder, output_dir=output_dir, config=launcher, threads=threads, devices=devices)
     return LocalExecutor(folder, output_dir=output_dir, slots=slots, timeout=timeout, context=context, work=work)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use; asking PyTorch would take seconds."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def slots_for(launcher: LauncherConfig, configs: Sequence[Config], *, gpus: int) -> list[str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,9 @@ class Planned:
 def plan_sweep(jobs: Jobs, checked: Sequence[Checked], *, command: Sequence[str], output_dir: Path) -> Planned:
     """Name the sweep and its jobs; nothing is written."""
     fixed = fixed_part(jobs)
+    fingerprints = {found.fingerprint for found in checked}
+    if len(fingerprints) == 1:
+        fixed["data (fingerprint)"] = fingerprints.pop()[:16]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     name = slug([jobs.asked_name]) if jobs.asked_name else f"{slug([jobs.name])}-{digest[:6]}"
     ids: list[str] = []
@@ -81,6 +85,7 @@ def plan_sweep(jobs: Jobs, checked: Sequence[Checked], *, command: Sequence[str]
         axes=jobs.axes,
         curve=jobs.curve,
         definition=jobs.definition,
+        launcher=dataclasses.asdict(jobs.launcher),
     )
     # a job may run from another folder, on another machine
     configs = {ids[i]: {**found.config, "output_dir": str(output_dir)} for i, found in enumerate(checked)}
@@ -135,7 +140,7 @@ def open_sweep(planned: Planned, *, force_new: bool = False) -> tuple[Path, Swee
         if (folder / SWEEP).exists():
             before = read_sweep(folder)
             _same_fixed_part(before, sweep)
-            sweep = with_jobs(before, sweep.jobs)
+            sweep = replace(with_jobs(before, sweep.jobs), launcher=sweep.launcher)
         by_key = {(job.key, job.name): planned.configs[job.id] for job in planned.sweep.jobs}
         for job in sweep.jobs:
             place = job_folder(folder, job.id) / CONFIG

@@ -35,6 +35,8 @@ class Checked:
     batch_size: int = 1
     val_images: int = 0
     test_images: int = 0
+    fingerprint: str = ""
+    """Of the data."""
     step_seconds: float | None = None
     """What one training step took here, where it was measured."""
 
@@ -156,6 +158,7 @@ def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
         batch_size=prepared.config.data.batch_size,
         val_images=sizes["val"],
         test_images=sizes["test"],
+        fingerprint=prepared.facts.fingerprint,
         step_seconds=step_seconds,
     )
     weights = prepared.weights.sha256 if prepared.weights else ""

@@ -101,6 +101,9 @@ def check(config: RayConfig) -> None:
 
 def connect(config: RayConfig) -> Any:
     """Join the cluster, or begin one on this machine; raises ConfigError where it does not take us in."""
+    if config.address is None or config.address.startswith(("127.", "localhost:")):
+        # Ray would take the network's address in the place of this one, where nothing may listen; read on import
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     options = {"logging_level": "ERROR", "log_to_driver": False}
