@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import TINY, RunTiny
 
+from headstart.cli import main
 from headstart.records.schema import RunRecord
 from headstart.records.store import find_runs
 from headstart.records.sweeps import JobState, read_sweep, states_of
@@ -25,13 +28,15 @@ def words_of(*overrides: str) -> list[str]:
 
 
 def sweep(*overrides: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "headstart", "train", "-m", *words_of(*overrides)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    """A launch from this process, which imports PyTorch for its jobs once."""
+    return command("train", "-m", *words_of(*overrides))
+
+
+def command(*words: str) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(words)
+    return status, out.getvalue(), err.getvalue()
 
 
 def the_sweep() -> Path:
@@ -228,10 +233,8 @@ def test_a_sweep_is_resumed_by_name_after_its_files_have_changed(tmp_path: Path)
     file.write_text("# @package _global_\nsweep: {grid: {seed: [0, 1]}}\nhead: {dropout: 0.5}\n")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 130
-    done = subprocess.run(
-        [sys.executable, "-m", "headstart", "resume", the_sweep().name], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    status, _, err = command("resume", the_sweep().name)
+    assert status == 0, err
     assert {record.config["head"]["dropout"] for record in runs()} == {0.25}
     assert len(runs()) == 2
 
