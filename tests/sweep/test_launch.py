@@ -178,23 +178,29 @@ def predictions() -> dict[str, str | None]:
     return {job.key: records[str(found[job.id].run)].predictions_sha256 for job in plan.jobs}
 
 
-def kill_at_random_moments(kills: int, *, seeds: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = ("strategy=full,linear_probe", f"seed=range({seeds})", "trainer.max_epochs=3")
-    draw = random.Random(0)
+def _changed_since(moment: float) -> bool:
+    return any(path.stat().st_mtime > moment for path in Path("outputs").glob("sweeps/*/jobs/*/state.json"))
+
+
+def kill_at_random_moments(
+    kills: int, *, seeds: int, epochs: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ("strategy=full,linear_probe", f"seed=range({seeds})", f"trainer.max_epochs={epochs}")
+    draw, hits = random.Random(0), 0
     for _ in range(kills):
-        process = start(*words)
-        done = draw.uniform(0.1, 1.0)
+        began, process = time.time(), start(*words)
         end = time.monotonic() + 60
-        while (
-            time.monotonic() < end and process.poll() is None and not list(Path("outputs").glob("runs/*/run.json"))
-        ):
+        # until this launch has begun a job
+        while time.monotonic() < end and process.poll() is None and not _changed_since(began):
             time.sleep(0.05)
-        time.sleep(done * 6)
+        time.sleep(draw.uniform(0, 6))
+        hits += process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for path in Path("outputs").rglob("*.json"):
             if not path.name.startswith("."):
                 json.loads(path.read_text())  # whole, or not there
+    assert hits >= kills - 3, "it was done before it had been killed so often"
     status, _, err = sweep(*words)
     assert status == 0, err
     broken = predictions()
@@ -207,12 +213,12 @@ def kill_at_random_moments(kills: int, *, seeds: int, monkeypatch: pytest.Monkey
 
 
 def test_killed_at_three_moments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kill_at_random_moments(3, seeds=3, monkeypatch=monkeypatch, tmp_path=tmp_path)
+    kill_at_random_moments(3, seeds=3, epochs=15, monkeypatch=monkeypatch, tmp_path=tmp_path)
 
 
 @pytest.mark.slow
 def test_killed_at_thirty_moments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kill_at_random_moments(30, seeds=12, monkeypatch=monkeypatch, tmp_path=tmp_path)
+    kill_at_random_moments(30, seeds=12, epochs=60, monkeypatch=monkeypatch, tmp_path=tmp_path)
 
 
 def test_two_launches_at_once_do_no_job_twice() -> None:
