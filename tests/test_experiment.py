@@ -359,7 +359,7 @@ def stopped_at(step: int, how: int, *overrides: str, program: str = PROGRAM) -> 
     [
         pytest.param(2, signal.SIGKILL, "running", marks=pytest.mark.slow),
         (6, signal.SIGTERM, "interrupted"),
-        (9, signal.SIGKILL, "running"),
+        pytest.param(9, signal.SIGKILL, "running", marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_ends_as_the_unbroken_one(run_tiny: RunTiny, step: int, how: int, status: str) -> None:

@@ -122,6 +122,7 @@ def test_layer_transferability() -> None:
     assert names == {"BnB": "base_b", "AnB": "base_a", "BnB+": "base_b", "AnB+": "base_a"}
 
 
+@pytest.mark.slow
 def test_strategies_are_all_in_the_table() -> None:
     """Every strategy and regulariser that fits a convolutional network, and each can start."""
     jobs = expand(

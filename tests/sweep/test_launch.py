@@ -155,6 +155,7 @@ def test_a_killed_job_fails_alone_and_is_tried_again() -> None:
     assert len(runs()) == 1, "it went on from its checkpoint"
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_says_so_at_once() -> None:
     process = start("seed=0", "trainer.max_epochs=100000")
     run = wait_for_training()
