@@ -47,7 +47,7 @@ def test_conditions_and_exclusions() -> None:
 
 def test_what_a_job_leaves_as_it_is_counts_too() -> None:
     write("sweep:\n  grid: {seed: [0, 1]}\n  exclude: [{strategy: full, seed: 1}]\n")
-    assert varied("sweep=mine") == ["seed=0"] or varied("sweep=mine") == ["one run"] or varied("sweep=mine") == [""]
+    assert [job.config.seed for job in expand(["sweep=mine"]).jobs] == [0]
     assert len(varied("sweep=mine", "strategy=linear_probe")) == 2
 
 

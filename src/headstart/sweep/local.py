@@ -72,10 +72,6 @@ class LocalExecutor:
         """Ids of the jobs that have a slot."""
         return tuple(self._workers)
 
-    def slot_of(self, job: str) -> int:
-        """The slot that a running job has."""
-        return self._workers[job].slot
-
     def has_room(self) -> bool:
         """Whether a slot is free."""
         return len(self._workers) < len(self.slots)

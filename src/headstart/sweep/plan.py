@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,10 +60,12 @@ def plan_sweep(jobs: Jobs, checked: Sequence[Checked], *, command: Sequence[str]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     name = slug([jobs.asked_name]) if jobs.asked_name else f"{slug([jobs.name])}-{digest[:6]}"
     ids: list[str] = []
+    seen: Counter[str] = Counter()
     for job, found in zip(jobs.jobs, checked, strict=True):
         words = [word.partition("=")[2] or word for word in job.varied] or ["run"]
         stem = f"{slug(words, longest=48)}-{found.key[:8]}"
-        ids.append(stem if stem not in ids else f"{stem}-{ids.count(stem) + 1}")
+        seen[stem] += 1
+        ids.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
     rows = tuple(
         SweepJob(
             id=ids[i],

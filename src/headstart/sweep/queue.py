@@ -48,8 +48,7 @@ class Queue:
         self.jobs = {job.id: job for job in sweep.jobs}
         self.states = {job.id: read_state(folder, job.id) for job in sweep.jobs}
         self.waiting = [job.id for job in sweep.jobs if self.states[job.id].status != "completed"]
-        self.done_before = len(self.jobs) - len(self.waiting)
-        self.stopping = False
+        self.stopping = self.interrupted = False
         self._watch = watch
         self._retried: dict[str, int] = {}
         self._elsewhere: dict[str, float] = {}
@@ -77,8 +76,6 @@ class Queue:
         if self.interrupted:
             raise KeyboardInterrupt
         return self.states
-
-    interrupted = False
 
     def _start(self) -> None:
         """Give jobs to the executor while it has room."""
