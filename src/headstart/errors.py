@@ -38,6 +38,12 @@ class RunFailed(HeadstartError):
     exit_status = 3
 
 
+class RunPruned(HeadstartError):
+    """A trial that was stopped because it was no good; its record says so too."""
+
+    exit_status = 3
+
+
 def nearest(word: str, candidates: Iterable[str], *, count: int = 1) -> list[str]:
     """The `count` candidates most like `word`, best first; empty where none is near."""
     return difflib.get_close_matches(word, sorted(set(candidates)), n=count, cutoff=0.55)

@@ -41,13 +41,15 @@ def run(
     launched_by: str | None = None,
     announce: Callable[[Path], None] | None = None,
     expected_key: str | None = None,
+    prune: Callable[[], bool] | None = None,
 ) -> tuple[Path, RunRecord]:
     """Run one experiment; return its folder and record. `announce` is told the folder as soon as there is one.
 
     `expected_key` is the job key that the run must have, where it was planned before. Raises a HeadstartError
-    before anything is written for a mistake, RunFailed where training came to nothing: its record says so.
+    before anything is written for a mistake, RunFailed where training came to nothing, RunPruned where `prune`,
+    asked after each validation, said so: its record says so too.
     """
-    if config.sweep.list or config.sweep.grid:
+    if config.sweep.list or config.sweep.grid or config.sweep.zip or config.sweep.tune:
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")
     began = time.monotonic()
     prepared = prepare(config)
@@ -60,14 +62,14 @@ def run(
     write_record(folder, record)
     if announce:
         announce(folder)
-    return folder, _train(prepared, folder, record, began=began, resume=False)
+    return folder, _train(prepared, folder, record, began=began, resume=False, prune=prune)
 
 
-def resume(folder: Path, *, alone: bool = False) -> RunRecord:
+def resume(folder: Path, *, alone: bool = False, prune: Callable[[], bool] | None = None) -> RunRecord:
     """Go on with an interrupted or failed run, from its last checkpoint or, without one, from the start.
 
-    `alone` says that no other process can be at it, whatever its record says. Raises RecordError where the run has
-    completed, is still running, or its data or weights have changed.
+    `alone` says that no other process can be at it, whatever its record says; `prune` is as for `run`. Raises
+    RecordError where the run has completed, is still running, or its data or weights have changed.
     """
     began = time.monotonic()
     before = read_record(folder)
@@ -85,10 +87,18 @@ def resume(folder: Path, *, alone: bool = False) -> RunRecord:
         raise RecordError(f"{folder}: the weights have changed since this run began; start a new run.")
     record = describe_run(prepared, folder=folder, command=before.command, launched_by=before.launched_by)
     record.started, record.logger = before.started, before.logger
-    return _train(prepared, folder, record, began=began, resume=True)
+    return _train(prepared, folder, record, began=began, resume=True, prune=prune)
 
 
-def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float, resume: bool) -> RunRecord:
+def _train(
+    prepared: Prepared,
+    folder: Path,
+    record: RunRecord,
+    *,
+    began: float,
+    resume: bool,
+    prune: Callable[[], bool] | None,
+) -> RunRecord:
     config = prepared.config
     record.seconds = {"setup": round(time.monotonic() - began, 3)}
     write_record(folder, record)
@@ -106,7 +116,7 @@ def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float,
             )
             record.logger = logger.about() if logger else {}
             write_record(folder, record)
-            fitted = _fit(prepared, folder, logger, resume=resume)
+            fitted = _fit(prepared, folder, logger, resume=resume, prune=prune)
             complete(record, fitted, folder, prepared)
             record.seconds["total"] = round(sum(record.seconds.values()), 3)
             record.peak_memory = peak_memory(config.trainer.accelerator)
@@ -115,7 +125,7 @@ def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float,
     except BaseException as error:
         fail(record, error, folder)
         if logger:
-            logger.finish(dict(record.metrics), failed=True)
+            logger.finish(dict(record.metrics), failed=record.status != "pruned")
         if record.status == "interrupted":
             raise KeyboardInterrupt from error
         raise
@@ -132,7 +142,14 @@ def _train(prepared: Prepared, folder: Path, record: RunRecord, *, began: float,
     return record
 
 
-def _fit(prepared: Prepared, folder: Path, logger: RunLogger | None, *, resume: bool) -> Fitted:
+def _fit(
+    prepared: Prepared,
+    folder: Path,
+    logger: RunLogger | None,
+    *,
+    resume: bool,
+    prune: Callable[[], bool] | None,
+) -> Fitted:
     config = prepared.config
     with other_ranks(folder, devices=config.trainer.devices, resume=resume):
         return fit(
@@ -149,6 +166,7 @@ def _fit(prepared: Prepared, folder: Path, logger: RunLogger | None, *, resume: 
             loggers=[logger] if logger else [],
             every_n_steps=config.logger.every_n_steps if isinstance(config.logger, SteppedConfig) else None,
             resume=resume,
+            prune=prune,
         )
 
 

@@ -12,7 +12,7 @@ from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config
 from headstart.data.transforms import describe
 from headstart.environment import describe_determinism, describe_environment
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, RunPruned
 from headstart.preparation import Prepared
 from headstart.records.schema import RunRecord
 from headstart.records.store import now, write_record
@@ -116,7 +116,7 @@ def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared
 def fail(record: RunRecord, error: BaseException, folder: Path) -> None:
     """Write down that and why a run ended early, before anybody is told."""
     interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-    record.status = "interrupted" if interrupted else "failed"
+    record.status = "interrupted" if interrupted else "pruned" if isinstance(error, RunPruned) else "failed"
     record.finished = now()
     if isinstance(error, HeadstartError):
         record.error = str(error)

@@ -38,7 +38,7 @@ def show(
     from headstart.compare.formats import render, table
     from headstart.records.store import find_runs
 
-    found, damaged = find_runs(paths)
+    found, damaged = find_runs(paths, answers=True)
     comparison = compare_runs([record for _, record in found], metric=metric, notes=damaged)
     if how == "table" and sys.stdout.isatty():
         from rich.console import Console

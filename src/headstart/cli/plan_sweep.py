@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headstart.sweep.launch import Prepared
+    from headstart.sweep.preflight import Checked
 
 MEASURE = 5.0
 """Seconds to spend on timing a training step of each model."""
@@ -19,10 +25,9 @@ def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
 
     from headstart.config.schema.root import Config
     from headstart.records.index import completed_run, completed_runs
-    from headstart.records.progress import clock
     from headstart.records.sweeps import SWEEP
     from headstart.sweep.expand import expand
-    from headstart.sweep.forecast import forecast, job_seconds, size_in_words
+    from headstart.sweep.forecast import job_seconds
     from headstart.sweep.launch import prepare_sweep, slots_for
 
     jobs = expand(overrides, config_dirs=config_dirs)
@@ -30,6 +35,8 @@ def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
     planned, checked = prepared.planned, prepared.checked
     configs: list[Config] = [job.config for job in jobs.jobs]
     slots = slots_for(jobs.launcher, configs, gpus=prepared.machine.gpus)
+    if planned.sweep.studies:
+        return _plan_search(prepared, slots=slots)
     done = completed_runs(planned.output_dir)
     there = [bool(done.get(job.key) or completed_run(planned.output_dir, job.key)) for job in planned.sweep.jobs]
     again = f", {jobs.duplicates} duplicates left out" if jobs.duplicates else ""
@@ -49,10 +56,68 @@ def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
     if len(checked) > SHOWN:
         table.add_row(f"... and {len(checked) - SHOWN} more; `headstart train -m --cfg job` lists all")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    cost = forecast([found for found, is_done in zip(checked, there, strict=True) if not is_done], slots=len(slots))
+    todo = [found for found, is_done in zip(checked, there, strict=True) if not is_done]
+    _show_cost(todo, slots=slots)
+    return 0
+
+
+def _show_cost(todo: Sequence[Checked], *, slots: Sequence[str | None]) -> None:
+    from headstart.records.progress import clock
+    from headstart.sweep.forecast import forecast, size_in_words
+
+    cost = forecast(todo, slots=len(slots))
     place = f"{len(slots)} at a time" + (f" on GPUs {', '.join(map(str, slots))}" if slots[0] is not None else "")
     time = "unknown" if cost.seconds is None else f"about {clock(cost.seconds)}, {place}"
     rough = f"; {cost.unmeasured} jobs by the mean step of the others" if cost.unmeasured else ""
     print(f"time       {'none: all is done' if not cost.jobs else time + rough}")
     print(f"disk       about {size_in_words(cost.kept)}, and {size_in_words(cost.beside)} more while jobs run")
+
+
+def _plan_search(prepared: Prepared, *, slots: Sequence[str | None]) -> int:
+    """What a search will do: its studies, what each may choose from, and what it costs at most."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from headstart.records.sweeps import SWEEP, read_sweep
+    from headstart.sweep.space import read_space, said
+
+    planned, search = prepared.planned, prepared.planned.sweep.search
+    sweep, seeds = planned.sweep, planned.sweep.search["seeds"]
+    there = read_sweep(planned.folder) if (planned.folder / SWEEP).exists() else None
+    trials = sum(study.trials for study in sweep.studies) * len(seeds)
+    answers = sum(len(study.seeds) for study in sweep.studies)
+    print(f"sweep      {sweep.name}{' (is there already)' if there else ''}")
+    print(f"jobs       {trials + answers}: {trials} of trials, then {answers} that run and test what was found")
+    metric = prepared.checked[0].config["trainer"]["monitor"] if search["metric"] == "auto" else search["metric"]
+    pruned = f", stopped early by the {search['pruner']}" if search.get("pruner", "none") != "none" else ""
+    print(f"search     {search['name']}: best {metric}, mean over seeds {', '.join(map(str, seeds))}{pruned}")
+    print(f"compared   {', '.join(sweep.compared) or 'nothing'}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm")
+    for name in ("trials", "runs", "trainable", "steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("tuned")
+    for study in sweep.studies:
+        space = "\n".join(said(tuned) for tuned in read_space(study.space, where=study.id))
+        table.add_row(
+            Text(study.varied or "one arm"),
+            str(study.trials),
+            str(len(study.seeds)),
+            f"{study.trainable:,}",
+            f"{study.steps:,}",
+            Text(space),
+        )
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    counts = {study.trials for study in sweep.studies}
+    if len(counts) > 1:
+        print("note       the arms have different numbers of trials: one that is tuned more has the better odds")
+    plain = {id(found): {k: v for k, v in found.config.items() if k != "output_dir"} for found in prepared.checked}
+    todo = []
+    for study in sweep.studies:
+        found = next(found for found in prepared.checked if plain[id(found)] == study.config)
+        trial = replace(found, parameters=0 if not search["keep_weights"] else found.parameters, test_images=0)
+        todo += [trial] * (study.trials * len(seeds)) + [found] * len(study.seeds)
+    _show_cost(todo, slots=slots)
     return 0

@@ -32,24 +32,27 @@ def run(arguments: argparse.Namespace) -> int:
         if not folders:
             raise RecordError(f"{default_output_dir() / 'sweeps'}: has no sweeps.")
         for folder in folders:
-            shot = take_snapshot(folder, folder.parent.parent, read_sweep(folder).jobs)
+            sweep = read_sweep(folder)
+            shot = take_snapshot(folder, folder.parent.parent, sweep.jobs, to_come=sweep.to_come)
             print(f"{folder.name}: {summary(shot)}")
         return 0
     folder = find_sweep(arguments.sweep)
-    output_dir, jobs = folder.absolute().parent.parent, read_sweep(folder).jobs
+    output_dir = folder.absolute().parent.parent
+    sweep = read_sweep(folder)
     console = Console()
     if arguments.watch and console.is_terminal:
         from rich.live import Live
 
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                shot = take_snapshot(folder, output_dir, jobs)
+                sweep = read_sweep(folder)  # a search adds jobs while it runs
+                shot = take_snapshot(folder, output_dir, sweep.jobs, to_come=sweep.to_come)
                 live.update(render(shot, width=console.width), refresh=True)
-                if not any(shot.counts[status] for status in ("waiting", "running", "interrupted")):
+                if not sweep.to_come and not any(shot.counts[s] for s in ("waiting", "running", "interrupted")):
                     break
                 time.sleep(2)
-    shot = take_snapshot(folder, output_dir, jobs)
+    shot = take_snapshot(folder, output_dir, sweep.jobs, to_come=sweep.to_come)
     if not arguments.watch:
         console.print(render(shot, width=console.width))
-    print("\n".join(failures(jobs, shot.states, output_dir)))
+    print("\n".join(failures(sweep.jobs, shot.states, output_dir)))
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from headstart.records.sweeps import Sweep
     from headstart.sweep.launch import Launched
 
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True), end="")
         return 0
-    if config.sweep.list or config.sweep.grid:
+    if config.sweep.list or config.sweep.grid or config.sweep.zip or config.sweep.tune:
         from headstart.sweep.expand import expand
 
         count = len(expand(arguments.overrides, config_dirs=config_dirs).jobs)
@@ -78,7 +79,9 @@ def _sweep(arguments: argparse.Namespace, config_dirs: tuple[str, ...], command:
         print("\n".join(describe_varied(jobs.jobs)))
         return 0
     again = f", {jobs.duplicates} duplicates left out" if jobs.duplicates else ""
-    print(f"{len(jobs.jobs)} runs{again}; checking the jobs ...", file=sys.stderr, flush=True)
+    searched = f" of what search={jobs.search.name} finds" if jobs.search.name != "none" else ""
+    runs = f"{len(jobs.jobs)} run{'s' * (len(jobs.jobs) != 1)}"
+    print(f"{runs}{searched}{again}; checking the jobs ...", file=sys.stderr, flush=True)
     return report(launch(jobs, command=command, force_new=arguments.force_new))
 
 
@@ -86,11 +89,14 @@ def report(launched: Launched) -> int:
     """Compare what a launch has come to, and name what failed; exit status 0, or 3 where a job did not complete."""
     from headstart.cli.compare import show
     from headstart.errors import RecordError
+    from headstart.records.sweeps import DONE
     from headstart.sweep.live import failures
 
     folder, states = launched.folder, launched.states
-    completed = sum(state.status == "completed" for state in states.values())
-    if completed:
+    if launched.sweep.studies:
+        _show_search(folder, launched.sweep)
+    answers = {job.id for job in launched.sweep.answers}
+    if any(states[id].status == "completed" for id in answers):
         print()
         try:
             curve = Path(folder, "curve.png") if launched.sweep.curve else None
@@ -99,7 +105,26 @@ def report(launched: Launched) -> int:
             print(f"No comparison: {error}")
     for line in failures(launched.sweep.jobs, states, folder.parent.parent):
         print(line, file=sys.stderr)
-    if completed < len(states):
-        print(f"{completed} of {len(states)} completed; the same command runs the rest.", file=sys.stderr)
+    done = sum(state.status in DONE for state in states.values())
+    for study in launched.sweep.studies:
+        if study.id not in launched.sweep.chosen:
+            print(f"{study.varied or 'the search'}: no trial completed, so nothing was tested.", file=sys.stderr)
+    if done < len(states):
+        print(f"{done} of {len(states)} completed; the same command runs the rest.", file=sys.stderr)
     print(f"\nResults: {folder}")
-    return 0 if completed == len(states) else 3
+    return 0 if done == len(states) and launched.sweep.is_answered else 3
+
+
+def _show_search(folder: Path, sweep: Sweep) -> None:
+    """What was tried for each arm, and what was found."""
+    from rich.console import Console
+
+    from headstart.compare.trials import draw, edges, table
+
+    print()
+    Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table(sweep))
+    for line in edges(sweep):
+        print(line)
+    if sweep.chosen:
+        draw(folder, folder / "trials.png")
+        print(f"Picture: {folder / 'trials.png'}")

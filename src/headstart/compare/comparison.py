@@ -102,6 +102,10 @@ def compare_runs(
     Raises RecordError where no run has completed, the metric does not exist, the tasks differ, or an arm
     has several candidates for its baseline.
     """
+    tested = [record for record in records if not _is_trial(record)]
+    if tested and len(tested) < len(records):
+        notes = [*notes, f"{len(records) - len(tested)} runs without a test left out (trainer.test=false: trials)."]
+        records = tested
     arms = group_arms(records)
     completed = [record for arm in arms for record in arm.runs]
     if not completed:
@@ -122,6 +126,10 @@ def compare_runs(
         varies=_varies(completed),
         notes=[*notes, *_notes(arms, rows)],
     )
+
+
+def _is_trial(record: RunRecord) -> bool:
+    return record.config["trainer"].get("test") is False
 
 
 def _task(records: Sequence[RunRecord]) -> str:

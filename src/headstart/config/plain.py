@@ -24,6 +24,7 @@ from headstart.config.schema.root import (
     regularizer_kinds,
     schema_of,
 )
+from headstart.config.schema.search import NoSearchConfig
 from headstart.errors import ConfigError, did_you_mean
 
 
@@ -78,7 +79,8 @@ def from_plain(plain: dict[str, Any]) -> Config:
         elif dataclasses.is_dataclass(fields[key].default_factory):
             parts[key] = _part(fields[key].default_factory, value, key)  # type: ignore[arg-type]
     rest = {key: value for key, value in plain.items() if key not in parts}
-    parts.setdefault("launcher", LocalConfig())  # a saved config has none
+    parts.setdefault("launcher", LocalConfig())  # a saved config has none of these
+    parts.setdefault("search", NoSearchConfig())
     scalars = _part(_scalars(), rest, "")
     return Config(**parts, **{f.name: getattr(scalars, f.name) for f in dataclasses.fields(scalars)})
 

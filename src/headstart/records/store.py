@@ -84,29 +84,31 @@ def read_record(folder: Path) -> RunRecord:
         raise RecordError(f"{path}: {error}.") from error
 
 
-def run_folders(path: Path) -> list[Path]:
+def run_folders(path: Path, *, answers: bool = False) -> list[Path]:
     """Run folders that `path` stands for: a run, a sweep, an output folder or any folder above runs.
 
-    Sorted by name, so by time. Raises RecordError where there is none.
+    Sorted by name, so by time. With `answers`, a sweep stands for what it is compared by alone. Raises
+    RecordError where there is none.
     """
     if (path / RECORD).is_file():
         return [path]
     if (path / SWEEP).is_file():
-        return _runs_of_sweep(path)
+        return _runs_of_sweep(path, answers=answers)
     if not path.is_dir():
         raise RecordError(f"{path}: there is no such folder.")
     below = sorted(found.parent for found in path.glob("*/" + RECORD))
     below = below or sorted(found.parent for found in path.glob("runs/*/" + RECORD))
     if not below:
         for sweep in sorted(path.glob("*/" + SWEEP)):
-            below.extend(_runs_of_sweep(sweep.parent))
+            below.extend(_runs_of_sweep(sweep.parent, answers=answers))
     if not below:
         raise RecordError(f"{path}: has no runs (no {RECORD} in it or in its runs/ folder).")
     return list(dict.fromkeys(below))
 
 
-def _runs_of_sweep(path: Path) -> list[Path]:
-    states = states_of(path, read_sweep(path).jobs)
+def _runs_of_sweep(path: Path, *, answers: bool) -> list[Path]:
+    sweep = read_sweep(path)
+    states = states_of(path, sweep.answers if answers else sweep.jobs)
     names = [Path(state.run).name for state in states.values() if state.run]
     folders = [path.parent.parent / "runs" / name for name in names]
     found = [folder for folder in folders if (folder / RECORD).is_file()]
@@ -115,13 +117,16 @@ def _runs_of_sweep(path: Path) -> list[Path]:
     return found
 
 
-def find_runs(paths: Sequence[Path]) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
+def find_runs(paths: Sequence[Path], *, answers: bool = False) -> tuple[list[tuple[Path, RunRecord]], list[str]]:
     """All runs that `paths` stand for, each once, and a line for each record that cannot be read.
 
+    With `answers`, a sweep stands for the runs that are compared alone: not for the trials of its search.
     Raises RecordError where a path has no runs at all.
     """
     runs, damaged = [], []
-    for folder in dict.fromkeys(folder.resolve() for path in paths for folder in run_folders(path)):
+    for folder in dict.fromkeys(
+        folder.resolve() for path in paths for folder in run_folders(path, answers=answers)
+    ):
         try:
             runs.append((folder, read_record(folder)))
         except RecordError as error:

@@ -10,12 +10,18 @@ from typing import Any
 
 from headstart.errors import RecordError
 from headstart.records.atomic import write_json
+from headstart.records.studies import Chosen, Study
 
 SWEEP = "sweep.json"
 JOBS = "jobs"
 STATE = "state.json"
 LOG = "log.txt"
-SCHEMA_VERSION = 2
+PRUNE = "prune"
+"""A file beside a job's state that asks it to stop: its trial is no good."""
+SCHEMA_VERSION = 3
+READABLE = (2, 3)
+DONE = ("completed", "pruned")
+"""States of jobs that nothing is left to do for."""
 RETRIABLE = ("killed", "memory", "timeout", "lost")
 """Kinds of failure that say nothing of the job itself."""
 
@@ -36,11 +42,17 @@ class SweepJob:
     """Id of the job whose weights it starts from."""
     trainable: int = 0
     steps: int = 0
+    study: str | None = None
+    """Id of the study that it is a part of, in a sweep that searches."""
+    trial: int | None = None
+    """Its number there; None for a run of what was found."""
+    tuned: dict[str, Any] = field(default_factory=dict)
+    """Its values of the tuned keys."""
 
 
 @dataclass
 class JobState:
-    """What became of a job: `waiting`, `running`, `completed`, `failed` or `interrupted`."""
+    """What became of a job: `waiting`, `running`, `completed`, `failed`, `interrupted` or `pruned`."""
 
     status: str = "waiting"
     run: str | None = None
@@ -71,6 +83,41 @@ class Sweep:
     """The sweep file's own part, as it was read."""
     launcher: dict[str, Any] = field(default_factory=dict)
     """How it was launched last."""
+    compared: tuple[str, ...] = ()
+    """Keys in which arms differ, and that are compared."""
+    tuned: tuple[str, ...] = ()
+    """Keys that are searched, for each arm by the same number of trials."""
+    search: dict[str, Any] = field(default_factory=dict)
+    """How, as it was launched last."""
+    studies: tuple[Study, ...] = ()
+    chosen: dict[str, Chosen] = field(default_factory=dict)
+    """What was found, by study."""
+
+    @property
+    def answers(self) -> tuple[SweepJob, ...]:
+        """The jobs that are compared: no trials, and no runs of what has been found worse since."""
+        return tuple(
+            job
+            for job in self.jobs
+            if job.study is None
+            or (job.trial is None and job.study in self.chosen and job.tuned == self.chosen[job.study].tuned)
+        )
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether everything that was searched has been found."""
+        return all(study.id in self.chosen for study in self.studies)
+
+    @property
+    def to_come(self) -> int:
+        """Jobs that a search has yet to ask for, at most."""
+        seeds = len(self.search.get("seeds", ()))
+        count = 0
+        for study in self.studies:
+            if study.id not in self.chosen:
+                there = sum(job.study == study.id for job in self.jobs)
+                count += max(0, study.trials * seeds + len(study.seeds) - there)
+        return count
 
 
 def write_sweep(folder: Path, sweep: Sweep) -> None:
@@ -83,20 +130,25 @@ def read_sweep(folder: Path) -> Sweep:
     path = folder / SWEEP
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if value["schema_version"] != SCHEMA_VERSION:
+        if value["schema_version"] not in READABLE:
             raise RecordError(f"{path}: has schema version {value['schema_version']}, not {SCHEMA_VERSION}.")
-        jobs = tuple(SweepJob(**{**job, "overrides": tuple(job["overrides"])}) for job in value["jobs"])
-        known = {f.name for f in fields(Sweep)} - {"jobs"}
-        rest: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in value.items() if key in known
+        parts: dict[str, Any] = {
+            "jobs": tuple(SweepJob(**_tuples(job)) for job in value["jobs"]),
+            "studies": tuple(Study(**_tuples(study)) for study in value.get("studies", ())),
+            "chosen": {id: Chosen(**_tuples(chosen)) for id, chosen in value.get("chosen", {}).items()},
         }
-        return Sweep(jobs=jobs, **rest)
+        known = {f.name for f in fields(Sweep)} - set(parts)
+        return Sweep(**parts, **_tuples({key: item for key, item in value.items() if key in known}))
     except FileNotFoundError as error:
         raise RecordError(f"{folder}: is not a sweep's folder (it has no {SWEEP}).") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: cannot be read ({type(error).__name__}).") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path}: is damaged ({type(error).__name__}).") from error
+
+
+def _tuples(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
 
 
 def job_folder(folder: Path, job_id: str) -> Path:

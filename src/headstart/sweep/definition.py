@@ -9,7 +9,11 @@ from typing import Any
 
 from headstart.config.schema.sweep import SweepConfig
 from headstart.errors import ConfigError
+from headstart.sweep.space import Space, read_space
 from headstart.sweep.stages import NAME, Asked
+
+TUNE = "tune"
+"""The key of a list entry that says what is tuned for it, beside and before what is tuned for all."""
 
 _CONDITIONAL = ("when", "grid")
 
@@ -18,12 +22,20 @@ Lookup = Callable[[Asked, str], str]
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One entry of `list`."""
+
+    name: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    tune: Space = ()
+
+
+@dataclass(frozen=True)
 class Definition:
     """The sweep's own part of a file, checked; values are texts of Hydra's override grammar."""
 
     where: str
-    entries: tuple[tuple[str, dict[str, str]], ...] = (("", {}),)
-    """Name and overrides of each entry of `list`."""
+    entries: tuple[Entry, ...] = (Entry(),)
     zipped: tuple[dict[str, str], ...] = ({},)
     """The rows of `zip`."""
     grid: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -37,18 +49,18 @@ class Definition:
     @property
     def keys(self) -> set[str]:
         """All keys that it sets."""
-        keys = {key for _, values in self.entries for key in values} | set(self.grid)
+        keys = {key for entry in self.entries for key in entry.values} | set(self.grid)
         keys |= {key for row in self.zipped for key in row}
         return keys | {key for _, grid in self.conditional for key in grid}
 
     def jobs(self) -> list[Asked]:
         """Every entry with every row and combination; conditions and exclusions come later."""
         jobs = []
-        for name, own in self.entries:
+        for entry in self.entries:
             for row in self.zipped:
                 for values in _product(self.grid):
                     ground = {**row, **values}
-                    jobs.append(Asked({**own, **ground}, name, ground))
+                    jobs.append(Asked({**entry.values, **ground}, entry.name, ground, tune=entry.tune))
         return jobs
 
     def conditioned(self, jobs: Sequence[Asked], value_of: Lookup) -> list[Asked]:
@@ -67,15 +79,11 @@ def read_definition(sweep: SweepConfig, params: Mapping[str, Sequence[str]], *, 
 
     Raises ConfigError that names the key and what it must be.
     """
-    entries = []
-    for entry in _must(sweep.list, list, "list", where):
-        if not isinstance(entry, dict):
-            raise ConfigError(f"{where}: an entry of sweep.list must be keys with values, not {entry!r}.")
-        own = {str(key): text_of(value) for key, value in entry.items() if key != NAME}
-        entries.append((str(entry.get(NAME, "")), own))
-    return Definition(
+    tune = _must(sweep.tune, dict, "tune", where)
+    entries = [_entry(entry, tune, where) for entry in _must(sweep.list, list, "list", where) or [{}]]
+    definition = Definition(
         where=where,
-        entries=tuple(entries) or (("", {}),),
+        entries=tuple(entries),
         zipped=_zipped(_must(sweep.zip, dict, "zip", where), where),
         grid={**_grid(_must(sweep.grid, dict, "grid", where), "grid", where), **params},
         conditional=tuple(_conditional(one, where) for one in _must(sweep.conditional, list, "conditional", where)),
@@ -83,6 +91,17 @@ def read_definition(sweep: SweepConfig, params: Mapping[str, Sequence[str]], *, 
         curve=tuple(str(key) for key in _must(sweep.curve, list, "curve", where)),
         name=sweep.name,
     )
+    for key in definition.keys & {tuned.key for entry in entries for tuned in entry.tune}:
+        raise ConfigError(f"{where}: sweep.tune.{key}: is given values elsewhere too; say it once.")
+    return definition
+
+
+def _entry(node: Any, tune: dict[str, Any], where: str) -> Entry:
+    if not isinstance(node, dict):
+        raise ConfigError(f"{where}: an entry of sweep.list must be keys with values, not {node!r}.")
+    own = {str(key): text_of(value) for key, value in node.items() if key not in (NAME, TUNE)}
+    space = read_space({**tune, **_must(node.get(TUNE), dict, "list.tune", where)}, where=where)
+    return Entry(str(node.get(NAME, "")), own, space)
 
 
 def _must(value: Any, kind: type, key: str, where: str) -> Any:

@@ -18,10 +18,12 @@ from headstart.config.compose import compose_node, configs, explain, parse
 from headstart.config.plain import to_plain
 from headstart.config.schema.launcher import LauncherConfig, LocalConfig
 from headstart.config.schema.root import DISCRIMINATORS, LAUNCH, Config
+from headstart.config.schema.search import NoSearchConfig, SearchConfig
 from headstart.config.schema.sweep import SweepConfig
 from headstart.errors import ConfigError
 from headstart.sweep.composer import Composer
 from headstart.sweep.definition import Definition, read_definition, text_of
+from headstart.sweep.space import Space, applied, checked_space, first, is_interval, keys_of, range_of, read_space
 from headstart.sweep.stages import Asked, check_stage, each_group, stage_of
 
 _SHOWN_ERRORS = 8
@@ -40,6 +42,8 @@ class Job:
     name: str = ""
     needs: int | None = None
     """The job whose weights it starts from, by its place in the sweep."""
+    space: Space = ()
+    """What a search finds values for; the config holds the first ones."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,26 @@ class Jobs:
     definition: dict[str, Any] = field(default_factory=dict)
     """What the files say of the jobs, as plain data."""
     launcher: LauncherConfig = field(default_factory=LocalConfig)
+    search: SearchConfig = field(default_factory=NoSearchConfig)
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """Keys that the search finds values for."""
+        return tuple(sorted(keys_of([job.space for job in self.jobs])))
 
 
 def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jobs:
     """Expand `a=1,2`, choice(), range() and glob(), and the jobs of experiment and sweep files.
 
     What a file says (`sweep.list`, `zip`, `grid`, conditions and exclusions) is combined with the command line; a
-    key that the command line names replaces the file's. Hydra's own `hydra.sweeper.params` are read too. Raises
-    ConfigError that lists every job that cannot be.
+    key that the command line names replaces the file's. Hydra's own `hydra.sweeper.params` are read too, and
+    `key=interval(a,b)` and `tag(log,interval(a,b))` say what a search tunes. Raises ConfigError that lists every
+    job that cannot be.
     """
     with configs(config_dirs):
-        axes = [_values(override) for override in parse(overrides)]
+        parsed = parse(overrides)
+        drawn = read_space(dict(map(range_of, filter(is_interval, parsed))), where="the command line")
+        axes = [_values(override) for override in parsed if not is_interval(override)]
         rest = [axis for axis in axes if axis[0][0] not in _FILES]
         _one_launch(rest)
         composer = Composer()
@@ -77,7 +90,7 @@ def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jo
         for files in _files(axes):
             definition = _definition(files)
             definitions.append(definition)
-            asked += _asked(definition, files, rest, composer)
+            asked += _asked(definition, files, rest, composer, drawn)
         if not asked:
             raise ConfigError("the sweep has no jobs: all are excluded.")
         keys = {key for definition in definitions for key in definition.keys}
@@ -85,7 +98,7 @@ def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jo
         jobs, duplicates = _composed(asked, composer)
     chosen = [dict(files) for files in _files(axes)]
     names = [files[key].rpartition("/")[2] for files in chosen for key in _FILES if key in files]
-    first = jobs[0].config
+    example = jobs[0].config
     given = next((definition.name for definition in definitions if definition.name), None)
     return Jobs(
         name="-".join(dict.fromkeys(names)) or "sweep",
@@ -95,7 +108,8 @@ def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jo
         asked_name=dict(axis[0] for axis in rest).get("sweep.name", given),
         axes=tuple(sorted(keys)),
         definition={"files": chosen, "sweeps": [definition.plain for definition in definitions]},
-        launcher=first.launcher,
+        launcher=example.launcher,
+        search=example.search,
     )
 
 
@@ -117,14 +131,21 @@ def _asked(
     files: list[tuple[str, str]],
     rest: Sequence[list[tuple[str, str]]],
     composer: Composer,
+    drawn: Space,
 ) -> list[Asked]:
-    """The jobs of one choice of files, with every combination of the command line's values."""
+    """The jobs of one choice of files, with every combination of the command line's values.
+
+    `drawn` are the command line's ranges.
+    """
     found = []
     for combination in itertools.product(*rest):
         given = dict(combination)
         for job in definition.jobs():
             ground = {**dict(files), **job.ground, **given}
-            found.append(Asked({**dict(files), **job.values, **given}, job.name, ground))
+            said = {*given, *(tuned.key for tuned in drawn)}
+            kept = tuple(tuned for tuned in job.tune if tuned.key not in said)
+            space = checked_space((*kept, *drawn), where=definition.where)
+            found.append(Asked({**dict(files), **job.values, **given}, job.name, ground, tune=space))
 
     def value_of(job: Asked, key: str) -> str:
         if key in job.values:
@@ -160,20 +181,22 @@ def _composed(asked: list[Asked], composer: Composer) -> tuple[list[Job], int]:
         varied = wanted.words(fixed)
         try:
             needs = stage_of(wanted, asked[:i])
-            config = composer.config(wanted.values)
+            stand_in = {key: text_of(value) for key, value in applied(wanted.tune, first(wanted.tune)).items()}
+            config = composer.config({**wanted.values, **stand_in})
             if needs in places:
                 check_stage(config, jobs[places[needs]].config)
         except ConfigError as error:
             errors.append(f"{' '.join(varied) or 'the job'}: {error}")
             continue
         config.sweep = SweepConfig()
-        identity = json.dumps([to_plain(config), needs], sort_keys=True)
+        identity = json.dumps([to_plain(config), needs, repr(wanted.tune)], sort_keys=True)
         if identity in seen and not wanted.name:
             duplicates += 1
             continue
         seen.add(identity)
         places[i] = len(jobs)
-        jobs.append(Job(texts, varied, config, wanted.name, None if needs is None else places.get(needs)))
+        stage = None if needs is None else places.get(needs)
+        jobs.append(Job(texts, varied, config, wanted.name, stage, wanted.tune))
     if errors:
         raise ConfigError(listed(errors, of=len(asked)))
     return jobs, duplicates
@@ -195,8 +218,6 @@ def _values(override: Override) -> list[tuple[str, str]]:
     key = override.get_key_element().lstrip("+")
     if not override.is_sweep_override():
         return [(key, override.get_value_element_as_str())]
-    if not override.is_discrete_sweep():
-        raise ConfigError(f"{override.input_line}: an interval has no end of values; use range() or choice().")
     try:
         values = [(key, text) for text in override.sweep_iterator(transformer=Transformer.encode)]
     except HydraException as error:
@@ -221,7 +242,10 @@ def _definition(files: Sequence[tuple[str, str]]) -> Definition:
     further: dict[str, list[str]] = {}
     for key, value in (params or {}).items():
         for override in parse([f"{key}={value}"]):
-            further[key] = [text for _, text in _values(override)]
+            if is_interval(override):
+                sweep.tune = {**(sweep.tune or {}), **dict([range_of(override)])}
+            else:
+                further[key] = [text for _, text in _values(override)]
     definition = read_definition(sweep, further, where=where)
     return dataclasses.replace(definition, plain=dataclasses.asdict(sweep))
 

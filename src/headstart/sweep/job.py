@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +13,23 @@ from filelock import FileLock, Timeout
 
 from headstart.config.plain import read_config
 from headstart.config.schema.root import Config
-from headstart.errors import HeadstartError, RecordError, RunFailed
+from headstart.errors import HeadstartError, RecordError, RunFailed, RunPruned
 from headstart.records.index import completed_run, index_folder, note_run, run_of
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, now, read_record
-from headstart.records.sweeps import RETRIABLE, JobState, SweepJob, job_folder, read_state, read_sweep, write_state
+from headstart.records.sweeps import (
+    PRUNE,
+    RETRIABLE,
+    JobState,
+    SweepJob,
+    job_folder,
+    read_state,
+    read_sweep,
+    write_state,
+)
 
 Result = str
-"""`completed`, `failed`, `interrupted`, or `elsewhere` where another process is at it."""
+"""`completed`, `failed`, `interrupted`, `pruned`, or `elsewhere` where another process is at it."""
 
 Run = Callable[..., tuple[Path, RunRecord]]
 
@@ -48,6 +58,8 @@ def perform(sweep: Path, job_id: str, *, output_dir: Path, run: Run | None = Non
         _attempt(sweep, plan.command, job, before, state, output_dir=output_dir, run=run)
         state.finished = now()
         write_state(sweep, job_id, state)
+        if job.trial is not None and state.run and state.status in ("completed", "pruned"):
+            _lighten(output_dir / "runs" / state.run, keep=bool(plan.search.get("keep_weights")))
         return state.status
 
 
@@ -71,21 +83,24 @@ def _attempt(
     try:
         config = _config(sweep, job, output_dir)
         earlier = _unfinished(output_dir, job, before)
+        more = {} if job.trial is None else {"prune": (job_folder(sweep, job.id) / PRUNE).exists}
         if earlier is not None and run is None:
             from headstart.experiment import resume
 
             announce(earlier)
-            resume(earlier, alone=True)
+            resume(earlier, alone=True, **more)
         else:
             if run is None:
                 from headstart.experiment import run as run_experiment
 
                 run = run_experiment
             expected = job.key if job.needs is None else None
-            run(config, command=command, launched_by=sweep.name, announce=announce, expected_key=expected)
+            run(config, command=command, launched_by=sweep.name, announce=announce, expected_key=expected, **more)
         state.status = "completed"
     except (KeyboardInterrupt, SystemExit):
         state.status = "interrupted"
+    except RunPruned as error:
+        state.status, state.error = "pruned", str(error)
     except RunFailed as error:
         state.status, state.kind, state.error = "failed", "diverged", str(error)
     except HeadstartError as error:
@@ -94,6 +109,16 @@ def _attempt(
         traceback.print_exc()
         state.status, state.kind = "failed", "memory" if _is_memory(error) else "exception"
         state.error = "".join(traceback.format_exception_only(error)).strip()
+
+
+def _lighten(run: Path, *, keep: bool) -> None:
+    """Free what a trial's run holds beside its record: hundreds of them would fill a disk."""
+    from headstart.training.checkpoints import FOLDER
+    from headstart.training.engine import finish_checkpoints
+
+    finish_checkpoints(run)
+    if not keep:
+        shutil.rmtree(run / FOLDER, ignore_errors=True)
 
 
 def _config(sweep: Path, job: SweepJob, output_dir: Path) -> Config:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from headstart.config.paths import output_dir_of
-from headstart.config.plain import read_config
+from headstart.config.plain import from_plain, read_config
 from headstart.config.schema.launcher import OPTIONS, LauncherConfig, LocalConfig, RayConfig, SlurmConfig
 from headstart.config.schema.root import Config
+from headstart.config.schema.search import OPTIONS as SEARCHES
 from headstart.errors import ConfigError, RecordError
 from headstart.machine import usable_cores
 from headstart.progress import counted
@@ -24,6 +26,8 @@ from headstart.sweep.local import LocalExecutor, Work, forkserver
 from headstart.sweep.plan import Planned, open_sweep, plan_sweep, take_over
 from headstart.sweep.preflight import Checked, Machine, check_jobs
 from headstart.sweep.queue import Policy, Queue
+from headstart.sweep.search import Search
+from headstart.sweep.studies import check_metric, check_search, probes
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,19 @@ def prepare_sweep(jobs: Jobs, *, command: Sequence[str], measure: float = 0.0) -
 
     Up to `measure` seconds are spent on timing steps. Raises ConfigError that lists every job that could not start.
     """
+    check_search(jobs)
+    further = probes(jobs)
     context = forkserver()
     launcher = jobs.launcher
     elsewhere = isinstance(launcher, RayConfig | SlurmConfig) and launcher.gpus_per_job > 0
     if isinstance(launcher, RayConfig | SlurmConfig):
         check_reachable(launcher)
-    with counted(len(jobs.jobs), what="checking the jobs") as progress:
-        checked, machine = check_jobs(
-            jobs.jobs, context, measure=measure, gpu_elsewhere=elsewhere, progress=progress
-        )
+    asked = (*jobs.jobs, *further)
+    with counted(len(asked), what="checking the jobs") as progress:
+        checked, machine = check_jobs(asked, context, measure=measure, gpu_elsewhere=elsewhere, progress=progress)
+    checked = checked[: len(jobs.jobs)]
+    for found in checked:
+        check_metric(jobs.search, task=found.task, monitor=found.config["trainer"]["monitor"])
     planned = plan_sweep(jobs, checked, command=command, output_dir=output_dir_of(jobs.jobs[0].config).absolute())
     return Prepared(planned, tuple(checked), machine, context)
 
@@ -81,8 +89,9 @@ def open_and_run(jobs: Jobs, prepared: Prepared, *, force_new: bool = False, wor
     wanted = {(job.key, job.name) for job in planned.sweep.jobs}
     # an axis that has become shorter leaves its other jobs alone
     sweep = replace(sweep, jobs=tuple(job for job in sweep.jobs if (job.key, job.name) in wanted))
+    sweep = replace(sweep, studies=planned.sweep.studies)
     states = _run(folder, sweep, jobs.launcher, configs, slots, planned.output_dir, prepared.context, work)
-    return Launched(folder, sweep, states)
+    return Launched(folder, _after(folder, sweep, states), states)
 
 
 def relaunch(folder: Path, *, workers: int | None = None) -> Launched:
@@ -98,11 +107,21 @@ def relaunch(folder: Path, *, workers: int | None = None) -> Launched:
         launcher = replace(launcher, workers=workers)
     if isinstance(launcher, RayConfig | SlurmConfig):
         check_reachable(launcher)
-    configs = [read_config(job_folder(folder, job.id) / CONFIG) for job in sweep.jobs]
+    plain = [job for job in sweep.jobs if job.study is None]
+    configs = [read_config(job_folder(folder, job.id) / CONFIG) for job in plain]
+    configs += [from_plain(study.config) for study in sweep.studies]
     if not configs:
         raise RecordError(f"{folder}: this sweep has no jobs.")
     slots = slots_for(launcher, configs, gpus=_seen_gpus() if configs[0].trainer.accelerator == "gpu" else 0)
-    return Launched(folder, sweep, _run(folder, sweep, launcher, configs, slots, output_dir, forkserver(), None))
+    sweep = replace(sweep, jobs=tuple(plain))
+    states = _run(folder, sweep, launcher, configs, slots, output_dir, forkserver(), None)
+    return Launched(folder, _after(folder, sweep, states), states)
+
+
+def _after(folder: Path, sweep: Sweep, states: Mapping[str, JobState]) -> Sweep:
+    """The sweep with the jobs that this launch was about, those that its search has asked for among them."""
+    there = read_sweep(folder)
+    return replace(there, jobs=tuple(job for job in there.jobs if job.id in states), studies=sweep.studies)
 
 
 def _run(
@@ -115,19 +134,34 @@ def _run(
     context: ForkServerContext,
     work: Work | None,
 ) -> dict[str, JobState]:
-    executor = executor_for(
-        folder, launcher, configs, output_dir=output_dir, slots=slots, context=context, work=work
-    )
-    with View(slots=len(slots), output_dir=output_dir) as view:
+    search = search_of(folder, sweep, output_dir=output_dir)
+    with ExitStack() as stack:
+        feed = stack.enter_context(search) if search else None
+        executor = executor_for(
+            folder, launcher, configs, output_dir=output_dir, slots=slots, context=context, work=work
+        )
         queue = Queue(
             folder,
             sweep,
             executor,
             output_dir=output_dir,
             policy=Policy(launcher.retries, launcher.on_error == "stop"),
-            watch=view,
+            watch=stack.enter_context(View(slots=len(slots), output_dir=output_dir)),
+            feed=feed,
         )
         return queue.run()
+
+
+def search_of(folder: Path, sweep: Sweep, *, output_dir: Path) -> Search | None:
+    """What feeds the queue of a sweep that searches; raises RecordError where what is written of it is damaged."""
+    if not sweep.studies:
+        return None
+    kind = SEARCHES.get(str(sweep.search.get("name")))
+    try:
+        config = kind(**sweep.search)  # type: ignore[misc]
+    except TypeError as error:
+        raise RecordError(f"sweep {sweep.name}: its search is damaged ({error}).") from error
+    return Search(folder, sweep, config, output_dir=output_dir)
 
 
 def launcher_of(sweep: Sweep) -> LauncherConfig:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _EVERY = 1.0
 """Seconds between two looks at the files of running jobs."""
+_ENDED = ("completed", "failed", "pruned")
 _SHOWN = 24
 """Running jobs that are listed."""
 
@@ -41,6 +42,8 @@ class Snapshot:
     progress: Mapping[str, Progress]
     """Of the running jobs, where they have said something."""
     slots: int
+    to_come: int = 0
+    """Jobs that a search has yet to ask for."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -62,6 +65,8 @@ class Snapshot:
             if state.status in ("waiting", "running", "interrupted"):
                 done = self.progress[job.id].step if job.id in self.progress else 0
                 left += max(0.0, max(1, job.steps) - done)
+        if self.jobs:
+            left += self.to_come * sum(max(1, job.steps) for job in self.jobs) / len(self.jobs)
         return left * spent / steps / max(1, self.slots)
 
 
@@ -71,14 +76,15 @@ def take_snapshot(
     jobs: Sequence[SweepJob],
     *,
     slots: int = 1,
+    to_come: int = 0,
     known: Mapping[str, JobState] | None = None,
 ) -> Snapshot:
     """Look at a sweep's files; states that are `known` to be final are not read again."""
-    final = {id: state for id, state in (known or {}).items() if state.status in ("completed", "failed")}
+    final = {id: state for id, state in (known or {}).items() if state.status in _ENDED}
     states = {job.id: final.get(job.id) or read_state(folder, job.id) for job in jobs}
     running = {id: state.run for id, state in states.items() if state.status == "running" and state.run}
     progress = {id: found for id, run in running.items() if (found := read_progress(output_dir / "runs" / run))}
-    return Snapshot(jobs, states, progress, slots)
+    return Snapshot(jobs, states, progress, slots, to_come)
 
 
 def render(shot: Snapshot, *, width: int) -> RenderableType:
@@ -94,10 +100,9 @@ def render(shot: Snapshot, *, width: int) -> RenderableType:
         table.add_row(Text(f"  {job.varied or 'one run'}"), Text(where), Text(left))
     if len(running) > _SHOWN:
         table.add_row(Text(f"  ... and {len(running) - _SHOWN} more"), "", "")
-    counts, total = shot.counts, len(shot.jobs)
-    bar = ProgressBar(
-        total=max(1, total), completed=counts["completed"] + counts["failed"], width=min(32, width // 3)
-    )
+    counts, total = shot.counts, len(shot.jobs) + shot.to_come
+    ended = sum(counts[status] for status in _ENDED)
+    bar = ProgressBar(total=max(1, total), completed=ended, width=min(32, width // 3))
     line = Table.grid(padding=(0, 1))
     line.add_row(bar, Text(summary(shot)))
     return Group(table, line)
@@ -105,19 +110,21 @@ def render(shot: Snapshot, *, width: int) -> RenderableType:
 
 def summary(shot: Snapshot) -> str:
     """Where a sweep stands, in a line."""
-    counts, total = shot.counts, len(shot.jobs)
+    counts, total = shot.counts, len(shot.jobs) + shot.to_come
+    counts["to come"] = shot.to_come
     parts = [f"{counts['completed']} of {total} completed"]
-    parts += [
-        f"{counts[status]} {status}" for status in ("failed", "running", "interrupted", "waiting") if counts[status]
-    ]
+    shown = ("failed", "pruned", "running", "interrupted", "waiting", "to come")
+    parts += [f"{counts[status]} {status}" for status in shown if counts[status]]
     left = shot.seconds_left()
-    if left is not None and counts["completed"] + counts["failed"] < total:
+    if left is not None and sum(counts[status] for status in _ENDED) < total:
         parts.append(f"about {clock(left)} left")
     return ", ".join(parts)
 
 
 def outcome(job: SweepJob, state: JobState, output_dir: Path) -> str:
     """What became of a job, in a line."""
+    if state.status == "pruned":
+        return f"{job.varied or 'one run'}: {last_line(state)}"
     if state.status != "completed":
         return f"{job.varied or 'one run'}: {state.status}: {last_line(state)}"
     try:
@@ -158,19 +165,26 @@ class View:
         if self._live and time.monotonic() > self._looked + _EVERY:
             self._looked = time.monotonic()
             shot = take_snapshot(
-                queue.folder, self.output_dir, queue.sweep.jobs, slots=self.slots, known=queue.states
+                queue.folder,
+                self.output_dir,
+                queue.sweep.jobs,
+                slots=self.slots,
+                to_come=queue.feed.sweep.to_come if queue.feed else 0,
+                known=queue.states,
             )
             self._live.update(render(shot, width=self.console.width), refresh=True)
 
     def _events(self, queue: Queue) -> None:
-        total = len(queue.jobs)
+        total = len(queue.states) + (queue.feed.sweep.to_come if queue.feed else 0)
         if self._said is None:  # what was done before this launch is no event
             self._said = {id: state.status for id, state in queue.states.items() if id not in queue.waiting}
         for id, state in queue.states.items():
             if state.status == self._said.get(id) or state.status in ("waiting", "interrupted"):
                 continue
             self._said[id] = state.status
-            done = sum(one.status in ("completed", "failed") for one in queue.states.values())
+            if state.status == "completed" and id not in queue.begun:
+                continue
+            done = sum(one.status in _ENDED for one in queue.states.values())
             if state.status == "running":
                 self._say(f"       {queue.jobs[id].varied or 'one run'}: started") if not self._live else None
             else:

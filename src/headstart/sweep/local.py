@@ -21,7 +21,7 @@ from headstart.sweep.executor import Ended
 
 GRACE = 15.0
 """Seconds that a job has between being asked to stop and being killed."""
-_CODES = {"completed": 0, "failed": 10, "interrupted": 11, "elsewhere": 12}
+_CODES = {"completed": 0, "failed": 10, "interrupted": 11, "elsewhere": 12, "pruned": 13}
 _RESULTS = {code: result for result, code in _CODES.items()}
 
 Work = Callable[[str, str, str], str]

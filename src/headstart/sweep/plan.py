@@ -33,8 +33,13 @@ from headstart.records.sweeps import (
 )
 from headstart.sweep.expand import Jobs
 from headstart.sweep.preflight import Checked
+from headstart.sweep.space import to_plain as space_to_plain
+from headstart.sweep.studies import merged, studies_of
 
 _SHOWN_DIFFERENCES = 6
+_LATER = ("trials", "keep_weights")
+"""What of a search may be another the next time."""
+_REPEATED = ("seed", "data.split_seed")
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,16 @@ class Planned:
 
 
 def plan_sweep(jobs: Jobs, checked: Sequence[Checked], *, command: Sequence[str], output_dir: Path) -> Planned:
-    """Name the sweep and its jobs; nothing is written."""
+    """Name the sweep and its jobs, or where it searches its studies; nothing is written."""
     fixed = fixed_part(jobs)
     fingerprints = {found.fingerprint for found in checked}
     if len(fingerprints) == 1:
         fixed["data (fingerprint)"] = fingerprints.pop()[:16]
+    if jobs.tuned:
+        fixed["search"] = {
+            key: value for key, value in dataclasses.asdict(jobs.search).items() if key not in _LATER
+        }
+        fixed["tune"] = [space_to_plain(space) for space in dict.fromkeys(job.space for job in jobs.jobs)]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     name = slug([jobs.asked_name]) if jobs.asked_name else f"{slug([jobs.name])}-{digest[:6]}"
     ids: list[str] = []
@@ -79,16 +89,21 @@ def plan_sweep(jobs: Jobs, checked: Sequence[Checked], *, command: Sequence[str]
         )
         for i, (job, found) in enumerate(zip(jobs.jobs, checked, strict=True))
     )
+    searched = bool(jobs.tuned)
     sweep = Sweep(
         name=name,
         command=tuple(command),
         started=now(),
-        jobs=rows,
+        jobs=() if searched else rows,
         fixed=fixed,
         axes=jobs.axes,
         curve=jobs.curve,
         definition=jobs.definition,
         launcher=dataclasses.asdict(jobs.launcher),
+        compared=tuple(key for key in jobs.axes if key not in (*_REPEATED, *jobs.tuned)),
+        tuned=jobs.tuned,
+        search=dataclasses.asdict(jobs.search) if searched else {},
+        studies=studies_of(jobs, checked),
     )
     # a job may run from another folder, on another machine
     configs = {ids[i]: {**found.config, "output_dir": str(output_dir)} for i, found in enumerate(checked)}
@@ -100,7 +115,7 @@ def fixed_part(jobs: Jobs) -> dict[str, Any]:
     plain = to_plain(jobs.jobs[0].config)
     for key in ("output_dir", "logger"):
         plain.pop(key)
-    for key in jobs.axes:
+    for key in (*jobs.axes, *jobs.tuned):
         *parents, last = key.split(".")
         node: Any = plain
         for parent in parents:
@@ -143,7 +158,10 @@ def open_sweep(planned: Planned, *, force_new: bool = False) -> tuple[Path, Swee
         if (folder / SWEEP).exists():
             before = read_sweep(folder)
             _same_fixed_part(before, sweep)
-            sweep = replace(with_jobs(before, sweep.jobs), launcher=sweep.launcher)
+            both = merged(before.studies, sweep.studies)
+            sweep = replace(
+                with_jobs(before, sweep.jobs), launcher=sweep.launcher, search=sweep.search, studies=both
+            )
         by_key = {(job.key, job.name): planned.configs[job.id] for job in planned.sweep.jobs}
         for job in sweep.jobs:
             place = job_folder(folder, job.id) / CONFIG

@@ -37,6 +37,9 @@ class Checked:
     test_images: int = 0
     fingerprint: str = ""
     """Of the data."""
+    weights: str = ""
+    """Their digest; empty where all is drawn at random."""
+    task: str = "multiclass"
     step_seconds: float | None = None
     """What one training step took here, where it was measured."""
 
@@ -149,6 +152,7 @@ class _Light:
 
 def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
     layers, budget, sizes = prepared.built.layers, prepared.budget, prepared.facts.sizes
+    weights = prepared.weights.sha256 if prepared.weights else ""
     checked = Checked(
         key="",
         trainable=prepared.plan.count_trainable(layers) + prepared.of_penalties,
@@ -159,9 +163,10 @@ def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
         val_images=sizes["val"],
         test_images=sizes["test"],
         fingerprint=prepared.facts.fingerprint,
+        weights=weights,
+        task=prepared.facts.task,
         step_seconds=step_seconds,
     )
-    weights = prepared.weights.sha256 if prepared.weights else ""
     return _Light(prepared.config, prepared.facts.fingerprint, weights, checked)
 
 

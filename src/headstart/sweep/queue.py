@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from headstart.errors import RecordError
 from headstart.records.store import now, read_record, write_record
-from headstart.records.sweeps import RETRIABLE, JobState, Sweep, read_state, write_state
+from headstart.records.sweeps import DONE, RETRIABLE, JobState, Sweep, SweepJob, read_state, write_state
 from headstart.sweep.executor import Ended, Executor
 
 POLL = 0.5
@@ -30,6 +30,27 @@ class Policy:
     stop_on_error: bool = False
 
 
+class Feed(Protocol):
+    """What has more jobs for a queue while it runs: a search. `states` gets those of new jobs."""
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep with the jobs so far."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+
+    def resumed(self, states: dict[str, JobState]) -> list[SweepJob]:
+        """What an earlier launch had begun."""
+
+    def ask(self, states: dict[str, JobState], busy: Set[str]) -> list[SweepJob]:
+        """More jobs, now that there is room; `busy` are those that are not over."""
+
+    def watch(self, states: dict[str, JobState], busy: Set[str]) -> None:
+        """Look at what runs and what has ended."""
+
+
 class Queue:
     """Runs the jobs of a sweep that are not done, through an executor."""
 
@@ -42,13 +63,17 @@ class Queue:
         output_dir: Path,
         policy: Policy,
         watch: Callable[[Queue], None] = lambda queue: None,
+        feed: Feed | None = None,
     ) -> None:
         self.folder, self.sweep, self.executor, self.policy = folder, sweep, executor, policy
+        self.feed = feed
         self.output_dir = output_dir
         self.jobs = {job.id: job for job in sweep.jobs}
         self.states = {job.id: read_state(folder, job.id) for job in sweep.jobs}
-        self.waiting = [job.id for job in sweep.jobs if self.states[job.id].status != "completed"]
+        self.waiting = [job.id for job in sweep.jobs if self.states[job.id].status not in DONE]
         self.stopping = self.interrupted = False
+        self.begun: set[str] = set()
+        """Jobs that this launch has started."""
         self._watch = watch
         self._retried: dict[str, int] = {}
         self._elsewhere: dict[str, float] = {}
@@ -63,13 +88,18 @@ class Queue:
         """
         try:
             with self._signals():
+                if self.feed:
+                    self._add(self.feed.resumed(self.states))
                 self._watch(self)
-                while self.waiting or self.executor.running:
+                while self.waiting or self.executor.running or (self.feed and not self.feed.done):
                     self._start()
                     if self.stopping and not self.executor.running:
                         break
                     for ended in self.executor.wait(POLL):
                         self._end(ended)
+                    if self.feed:
+                        self.feed.watch(self.states, self._busy)
+                        self.waiting = [job for job in self.waiting if self.states[job].status != "pruned"]
                     self._watch(self)
         finally:
             self.executor.close()
@@ -81,6 +111,9 @@ class Queue:
         """Give jobs to the executor while it has room."""
         while not self.stopping and self.executor.has_room():
             job = self._next()
+            if job is None and self.feed and not self.waiting:
+                self._add(self.feed.ask(self.states, self._busy))
+                job = self._next()
             if job is None:
                 break
             self.waiting.remove(job)
@@ -88,9 +121,22 @@ class Queue:
             for other in (*self.executor.running,):
                 self._beside[other] = self._beside[job] = True
             self.states[job] = JobState("running", self.states[job].run, started=now())
+            self.begun.add(job)
             self.executor.start(job)
         if not self.executor.running and self.waiting and not self.stopping and self._elsewhere:
             time.sleep(POLL)  # all that is left is being done by another launch
+
+    @property
+    def _busy(self) -> set[str]:
+        """Jobs that are not over."""
+        return {*self.waiting, *self.executor.running}
+
+    def _add(self, jobs: Sequence[SweepJob]) -> None:
+        """Take further jobs in; those that it has already stay as they are."""
+        fresh = [job for id, job in {job.id: job for job in jobs}.items() if id not in self.jobs]
+        self.jobs |= {job.id: job for job in fresh}
+        self.sweep = replace(self.sweep, jobs=(*self.sweep.jobs, *fresh))
+        self.waiting += [job.id for job in fresh if self.states[job.id].status not in DONE]
 
     def _next(self) -> str | None:
         """The first job that may start; those that cannot any more are failed on the way."""
@@ -118,7 +164,7 @@ class Queue:
             self.waiting.append(job)
             return
         state = read_state(self.folder, job)
-        if ended.result is None and state.status != "completed":
+        if ended.result is None and state.status not in DONE:
             if self.interrupted:
                 state.status, state.finished = "interrupted", now()
             else:

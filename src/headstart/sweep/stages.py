@@ -10,6 +10,7 @@ from headstart.config.schema.root import Config
 from headstart.config.schema.strategy import STANDING
 from headstart.config.schema.weights import STAGE
 from headstart.errors import ConfigError, did_you_mean
+from headstart.sweep.space import Space
 
 NAME = "name"
 """The key of a list entry that names its jobs; all its other keys are overrides."""
@@ -30,6 +31,8 @@ class Asked:
     """Those that do not come from its own list entry: what it shares with the jobs of other entries."""
     counted: tuple[str, ...] = ()
     """Keys that count layer groups."""
+    tune: Space = ()
+    """What a search finds values for."""
 
     def words(self, fixed: set[tuple[str, str]]) -> tuple[str, ...]:
         """What tells it from other jobs, `fixed` being what all share."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from headstart.training.history import History
 from headstart.training.loggers import RunLogger
 from headstart.training.module import TransferModule
 from headstart.training.progress import ProgressReport
-from headstart.training.stopping import PatientInLastPhase
+from headstart.training.stopping import PatientInLastPhase, Pruning
 
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",  # on a CPU none is what is fastest
@@ -105,9 +105,11 @@ def fit(
     loggers: Sequence[RunLogger],
     every_n_steps: int | None,
     resume: bool = False,
+    prune: Callable[[], bool] | None = None,
 ) -> Fitted:
     """Train, choose by validation, test once, or with `test` false not at all.
 
+    `prune` is asked after each validation whether to end with RunPruned.
     `tested` is `best` or `last`; the best is only looked for where there is a validation. With `resume`, training
     goes on from the last checkpoint in `folder`, if there is one. Raises RunFailed where a loss or score is not
     finite.
@@ -124,6 +126,8 @@ def fit(
     stopping = _stopping(folder, budget, monitor=monitor)
     chooses = module.validation == "val"
     callbacks: list[pl.Callback] = [history, *([best] if chooses else []), report, *stopping]
+    if prune is not None:
+        callbacks.append(Pruning(prune))
     checkpoint = folder / FOLDER / RESUME
     state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
     began = time.monotonic()

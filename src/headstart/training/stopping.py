@@ -1,11 +1,14 @@
-"""Stopping early, by phases."""
+"""Stopping early: by phases, or because a search asks for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
+
+from headstart.errors import RunPruned
 
 
 class PatientInLastPhase(EarlyStopping):
@@ -21,3 +24,15 @@ class PatientInLastPhase(EarlyStopping):
     def _run_early_stopping_check(self, trainer: pl.Trainer) -> None:
         if trainer.global_step > self.begins or self.begins == 0:
             super()._run_early_stopping_check(trainer)
+
+
+class Pruning(pl.Callback):
+    """Ends a trial after a validation when it is asked to."""
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self.asked = asked
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Raise RunPruned if so."""
+        if self.asked():
+            raise RunPruned(f"stopped after step {trainer.global_step}: other trials were better by then.")

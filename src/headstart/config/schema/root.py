@@ -17,6 +17,7 @@ from headstart.config.schema import (
     optimizer,
     regularizer,
     schedule,
+    search,
     strategy,
     sweep,
     trainer,
@@ -46,6 +47,7 @@ class Config:
         None, "Where runs and sweeps are written.", auto="$HEADSTART_OUTPUTS, else ./outputs"
     )
     launcher: launcher.LauncherConfig = MISSING
+    search: search.SearchConfig = MISSING
     sweep: sweep.SweepConfig = field(default_factory=sweep.SweepConfig)
 
 
@@ -60,11 +62,12 @@ GROUPS: dict[str, dict[str, type]] = {
     "trainer": dict(trainer.OPTIONS),
     "logger": dict(logger.OPTIONS),
     "launcher": dict(launcher.OPTIONS),
+    "search": dict(search.OPTIONS),
 }
 """The closed registries: group -> kind -> dataclass. A config names entries of these and nothing else."""
 
-LAUNCH = ("launcher", "sweep")
-"""Parts that say how jobs are launched: they belong to a sweep and to no run's config."""
+LAUNCH = ("launcher", "search", "sweep")
+"""Parts that say which jobs there are and how they are launched: they belong to a sweep and to no run's config."""
 
 DISCRIMINATORS = {
     "weights": "source",
@@ -75,6 +78,7 @@ DISCRIMINATORS = {
     "schedule": "name",
     "logger": "name",
     "launcher": "name",
+    "search": "name",
 }
 """The key in each group with several kinds that says which kind it is."""
 

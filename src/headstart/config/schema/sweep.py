@@ -28,6 +28,11 @@ class SweepConfig:
     exclude: Any = option(
         [], "Jobs to leave out: those that match all keys of an entry; a list means any of its values."
     )
+    tune: Any = option(
+        {},
+        "Keys that `search=` finds values for, the same for each arm, with lists of values or ranges, such as "
+        "{optimizer.lr: {low: 1e-4, high: 1e-1, log: true}}; an entry of `list` may have its own.",
+    )
     curve: Any = option(
         [], "Keys of an axis along which the jobs count: curve.png has a line per name over the first that is set."
     )

@@ -1,0 +1,48 @@
+"""What a sweep that searches leaves on disk beside its jobs: what is searched for each arm, and what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Study:
+    """The search for one arm: what differs in more than the tuned keys and the seed has a study of its own."""
+
+    id: str
+    varied: str
+    """What tells it from the other studies."""
+    name: str
+    """Of its entry in the sweep's list."""
+    space: dict[str, Any]
+    """Tuned keys with their values or ranges."""
+    config: dict[str, Any]
+    """What all its runs share, plain and resolved; the tuned keys hold their first values."""
+    trials: int
+    seeds: tuple[int, ...]
+    """With which what was found is run and tested."""
+    fingerprint: str = ""
+    """Of the data."""
+    weights: str = ""
+    """Digest of the weights."""
+    trainable: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a study has found: the best of its trials."""
+
+    trial: int
+    """Its number, from 0."""
+    tuned: dict[str, Any]
+    value: float
+    """The metric's mean over the search's seeds."""
+    metric: str
+    trials: int
+    """How many there were, those included that failed or were stopped early."""
+    failed: int = 0
+    pruned: int = 0
+    at_edge: tuple[str, ...] = field(default=())
+    """Tuned keys whose best value is the smallest or largest there was."""

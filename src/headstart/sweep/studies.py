@@ -1,0 +1,237 @@
+"""The arms of a sweep that searches: one study each, its trials, and the runs of what it finds."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from headstart.config.checks import LOWER_IS_BETTER, METRICS, check
+from headstart.config.identity import job_key
+from headstart.config.plain import from_plain, to_plain
+from headstart.config.schema.root import Config
+from headstart.config.schema.search import DrawnConfig, GridConfig, NoSearchConfig, SearchConfig, TrialsConfig
+from headstart.errors import ConfigError, did_you_mean
+from headstart.records.store import slug
+from headstart.records.studies import Study
+from headstart.records.sweeps import SweepJob
+from headstart.sweep.expand import Job, Jobs, listed
+from headstart.sweep.preflight import Checked
+from headstart.sweep.space import applied, combinations, corners
+from headstart.sweep.space import to_plain as space_to_plain
+
+
+def check_search(jobs: Jobs) -> None:
+    """Raise ConfigError where something is to be tuned and nothing searches, or the other way round."""
+    search = jobs.search
+    if not isinstance(search, TrialsConfig):
+        if jobs.tuned:
+            raise ConfigError(
+                f"{jobs.tuned[0]}: is to be tuned, but nothing searches; say search=grid, random or tpe."
+            )
+        return
+    for job in jobs.jobs:
+        if not job.space:
+            arm = f" for {' '.join(job.varied)}" if job.varied else ""
+            raise ConfigError(
+                f"search={search.name}: there is nothing to tune{arm}; say what in sweep.tune of a sweep file, or "
+                "as optimizer.lr=interval(0.001,0.1)."
+            )
+        if job.needs is not None:
+            raise ConfigError(f"search={search.name}: cannot be where a job starts from another's weights.")
+    if isinstance(search, DrawnConfig):
+        from headstart.sweep.optuna_trials import check_installed
+
+        check_installed(search)
+
+
+def check_metric(search: SearchConfig, *, task: str, monitor: str) -> None:
+    """Raise ConfigError for a metric that the task has not, that trials do not have, or for its wrong direction."""
+    if not isinstance(search, TrialsConfig):
+        return
+    known = [f"val/{name}" for name in METRICS[task]]
+    metric = metric_of(search, monitor)
+    if metric not in known:
+        hint = did_you_mean(metric, known) or f" There are {', '.join(known)}."
+        why = (
+            "trials are not tested." if metric.startswith("test/") else f"there is no such metric of a {task} task."
+        )
+        raise ConfigError(f"search.metric={metric}: {why}{hint}")
+    right = "minimize" if lower_is_better(metric) else "maximize"
+    if search.direction not in ("auto", right):
+        better = "less" if right == "minimize" else "more"
+        raise ConfigError(
+            f"search.direction={search.direction}: of {metric}, {better} is better; say {right}, or auto."
+        )
+
+
+def metric_of(search: TrialsConfig, monitor: str) -> str:
+    """The validation metric by which trials are told apart."""
+    return monitor if search.metric == "auto" else search.metric
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of a metric is better."""
+    return metric.rpartition("/")[2] in LOWER_IS_BETTER
+
+
+def probes(jobs: Jobs) -> list[Job]:
+    """Trials that must be possible before any is made: all of a grid, else each value and end of a range once.
+
+    Raises ConfigError that lists those that are no configs.
+    """
+    if isinstance(jobs.search, NoSearchConfig):
+        return []
+    found, errors = [], []
+    seen: set[str] = set()
+    for job in jobs.jobs:
+        plain = _without_seed(to_plain(job.config))
+        identity = json.dumps([plain, repr(job.space)], sort_keys=True)
+        if identity in seen:
+            continue
+        seen.add(identity)
+        every = combinations(job.space) if isinstance(jobs.search, GridConfig) else corners(job.space)
+        for drawn in every:
+            tuned = applied(job.space, drawn)
+            words = (*(word for word in job.varied if not word.startswith("seed=")), *_words(tuned))
+            try:
+                config = checked_config({**plain, "seed": 0}, tuned, seed=0, trial=True)
+                found.append(Job(job.overrides, words, config, job.name))
+            except ConfigError as error:
+                errors.append(f"{' '.join(words)}: {error}")
+    if errors:
+        raise ConfigError(listed(errors, of=len(found) + len(errors)))
+    return found
+
+
+def studies_of(jobs: Jobs, checked: Sequence[Checked]) -> tuple[Study, ...]:
+    """One study for all jobs that differ in nothing but the seed; its seeds are theirs."""
+    if isinstance(jobs.search, NoSearchConfig):
+        return ()
+    grouped: dict[str, list[tuple[Job, Checked]]] = {}
+    for job, found in zip(jobs.jobs, checked, strict=True):
+        key = json.dumps([_without_seed(found.config), repr(job.space), job.name], sort_keys=True)
+        grouped.setdefault(key, []).append((job, found))
+    studies = []
+    for key, members in grouped.items():
+        job, found = members[0]
+        words = [word for word in job.varied if not word.startswith("seed=")]
+        count = jobs.search.trials if isinstance(jobs.search, DrawnConfig) else len(list(combinations(job.space)))
+        digest = hashlib.sha256(f"{key} {found.fingerprint} {found.weights}".encode()).hexdigest()[:8]
+        studies.append(
+            Study(
+                id=f"{slug([word.partition('=')[2] or word for word in words], longest=40)}-{digest}",
+                varied=" ".join(words),
+                name=job.name,
+                space=space_to_plain(job.space),
+                config={key: value for key, value in found.config.items() if key != "output_dir"},
+                trials=count,
+                seeds=tuple(dict.fromkeys(member.config.seed for member, _ in members)),
+                fingerprint=found.fingerprint,
+                weights=found.weights,
+                trainable=found.trainable,
+                steps=found.steps,
+            )
+        )
+    return tuple(studies)
+
+
+def trial_rows(
+    study: Study, number: int, tuned: Mapping[str, Any], *, seeds: Iterable[int], output_dir: str
+) -> list[tuple[SweepJob, dict[str, Any]]]:
+    """The jobs of a trial, one per seed, with their configs; raises ConfigError where they cannot be."""
+    several = len(tuple(seeds)) > 1
+    rows = []
+    for seed in seeds:
+        config = checked_config(study.config, tuned, seed=seed, trial=True)
+        words = [*_words(tuned), *([f"seed={seed}"] if several else [])]
+        rows.append(
+            _row(study, config, words, tuned, stem=(f"trial{number}", f"s{seed}"), trial=number, where=output_dir)
+        )
+    return rows
+
+
+def answer_rows(
+    study: Study, tuned: Mapping[str, Any], *, output_dir: str
+) -> list[tuple[SweepJob, dict[str, Any]]]:
+    """The jobs that test what a study has found, one per seed, with their configs."""
+    rows = []
+    for seed in study.seeds:
+        config = checked_config(study.config, tuned, seed=seed, trial=False)
+        words = [f"seed={seed}", *_words(tuned)]
+        rows.append(_row(study, config, words, tuned, stem=("best", f"s{seed}"), trial=None, where=output_dir))
+    return rows
+
+
+def _row(
+    study: Study,
+    config: Config,
+    words: Sequence[str],
+    tuned: Mapping[str, Any],
+    *,
+    stem: tuple[str, ...],
+    trial: int | None,
+    where: str,
+) -> tuple[SweepJob, dict[str, Any]]:
+    key = job_key(config, data_fingerprint=study.fingerprint, weights_sha256=study.weights)
+    said = f"trial {trial}:" if trial is not None else "best:"
+    row = SweepJob(
+        id=f"{slug([study.id.rpartition('-')[0], *stem], longest=52)}-{key[:8]}",
+        key=key,
+        varied=" ".join(word for word in (study.varied, said, *words) if word),
+        name=study.name,
+        trainable=study.trainable,
+        steps=study.steps,
+        study=study.id,
+        trial=trial,
+        tuned=dict(tuned),
+    )
+    return row, {**to_plain(config), "output_dir": where}
+
+
+def checked_config(plain: Mapping[str, Any], tuned: Mapping[str, Any], *, seed: int, trial: bool) -> Config:
+    """A run's config: tuned values and seed in place; of a trial without a test, and without the validation images.
+
+    Where what is found is to be trained on all (data.refit_on_val), its last weights are tested: so are a trial's.
+    """
+    own = copy.deepcopy(dict(plain))
+    own["seed"] = seed
+    if trial:
+        own["trainer"]["test"] = False
+        if own["data"]["refit_on_val"]:
+            own["data"]["refit_on_val"], own["trainer"]["checkpoint"] = False, "last"
+    for key, value in tuned.items():
+        *parents, last = key.split(".")
+        node: Any = own
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    config = from_plain(own)
+    check(config)
+    return config
+
+
+def _without_seed(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plain.items() if key not in ("seed", "output_dir")}
+
+
+def _words(tuned: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value, ensure_ascii=False).strip(chr(34))}" for key, value in tuned.items()]
+
+
+def merged(before: Sequence[Study], now: Sequence[Study]) -> tuple[Study, ...]:
+    """The studies of a sweep that is launched again: those there were, with what is new of seeds and trials."""
+    fresh = {study.id: study for study in now}
+    kept = [
+        dataclasses.replace(
+            study, trials=fresh[study.id].trials, seeds=tuple(dict.fromkeys((*study.seeds, *fresh[study.id].seeds)))
+        )
+        if study.id in fresh
+        else study
+        for study in before
+    ]
+    there = {study.id for study in before}
+    return (*kept, *(study for study in now if study.id not in there))
