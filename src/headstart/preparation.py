@@ -27,6 +27,7 @@ from headstart.strategies.penalties import Parts, build_penalties
 from headstart.training.engine import Budget
 from headstart.training.loggers import check_logger
 from headstart.training.losses import build_loss
+from headstart.training.normalization import set_momentum
 from headstart.training.schedules import Factor, build_run_factor
 
 
@@ -110,6 +111,7 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
     layers = attach(config.strategy, built.model, built.layers, shape=shape, seed=config.seed)
     built = replace(built, layers=layers)
     config = replace(config, strategy=resolve_strategy(config.strategy, built.layers, timing))
+    set_momentum(built.model, config.strategy.batch_norm_momentum)
     plan = build_plan(config.strategy, built.layers, timing)
     share = config.data.batch_size // config.trainer.devices
     check_batches(built, plan, batch_size=share)

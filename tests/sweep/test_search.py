@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import math
 import statistics
@@ -44,7 +45,7 @@ from headstart.sweep.executor import Ended
 from headstart.sweep.expand import expand
 from headstart.sweep.queue import Policy, Queue
 from headstart.sweep.search import Search
-from headstart.sweep.studies import check_metric, check_search, studies_of
+from headstart.sweep.studies import check_metric, check_search, probes, studies_of
 
 TrialState = optuna.trial.TrialState
 EPOCHS = 5
@@ -136,7 +137,9 @@ def study(name: str = "one", *, space: dict[str, Any] = LR, trials: int = 6, **m
     config = to_plain(compose([*TINY, "trainer.monitor=val/accuracy_micro"]))
     config.pop("output_dir")
     config["optimizer"]["weight_decay"] = 0.0 if name == "one" else 0.1
-    return Study(f"{name}-0", name, name, space, config, trials, **{"seeds": (0, 1, 2), **more})
+    return Study(
+        f"{name}-0", name, name, space, config, copy.deepcopy(config), trials, **{"seeds": (0, 1, 2), **more}
+    )
 
 
 @dataclass
@@ -236,7 +239,7 @@ def test_trials_that_are_to_be_trained_on_all_later_are_judged_by_their_last_wei
     config = to_plain(compose([*TINY, "trainer.monitor=val/accuracy_micro", "data.refit_on_val=true"]))
     config.pop("output_dir")
     one = study(space={"optimizer.lr": [0.1, 0.01]}, trials=2)
-    bench.run(GridConfig(), replace(one, config=config))
+    bench.run(GridConfig(), replace(one, config=config, trial_config=config))
     found = {}
     for job in bench.sweep.jobs:
         config = yaml.safe_load((job_folder(bench.folder, job.id) / CONFIG).read_text())
@@ -423,10 +426,11 @@ def words_of(*overrides: str) -> list[str]:
     return [*(text for text in TINY if text.partition("=")[0] not in keys), *overrides]
 
 
-def launch(*overrides: str) -> tuple[int, str, str]:
+def launch(*overrides: str, without: str = "") -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
+    words = [word for word in words_of(*overrides) if not without or not word.startswith(without)]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(["train", "-m", *words_of(*overrides)])
+        status = main(["train", "-m", *words])
     return status, out.getvalue(), err.getvalue()
 
 
@@ -553,8 +557,10 @@ def test_what_a_trial_cannot_be_is_said_before_the_first() -> None:
 def test_the_shipped_search_is_planned_with_equal_trials() -> None:
     found = jobs("sweep=tune_then_repeat")
     assert len(found.jobs) == 15
-    checked = [_checked(job) for job in found.jobs]
-    arms = studies_of(found, checked)
+    tried = probes(found)
+    arms = studies_of(
+        found, [_checked(job.config) for job in found.jobs], tried, [_checked(probe.job.config) for probe in tried]
+    )
     assert [(arm.name, arm.trials, len(arm.seeds)) for arm in arms] == [
         ("from scratch", 20, 5),
         ("fine-tuned", 20, 5),
@@ -562,12 +568,66 @@ def test_the_shipped_search_is_planned_with_equal_trials() -> None:
     ]
 
 
-def _checked(job: Any) -> Any:
+def _checked(config: Any) -> Any:
     from headstart.sweep.preflight import Checked
 
-    return Checked(key="", config=to_plain(job.config))
+    return Checked(key="", config=to_plain(config))
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def test_a_key_that_decides_another_is_refused() -> None:
+    """Milestones of gradual unfreezing follow the epochs: with other epochs they would be others, unsaid."""
+    Path("conf/sweep").mkdir(parents=True)
+    Path("conf/sweep/late.yaml").write_text(
+        "# @package _global_\ndefaults: [override /search: grid]\n"
+        "sweep: {tune: {trainer.max_epochs: [4, 20]}, list: [{strategy: gradual}]}\n"
+    )
+    status, _, err = launch("sweep=late", without="trainer.max_epochs")
+    assert status == 2
+    assert "sweep.tune.trainer.max_epochs: decides strategy.normalization, strategy.milestones, " in err
+
+
+def test_vtab1k_trains_on_all_what_it_found_on_800() -> None:
+    """The shipped protocol with a tenth of the images and steps."""
+    words = (
+        "sweep=vtab1k", "data.train_size=80", "data.val_size=20", "data.test_size=50", "data.image_size=32",
+        "trainer.max_steps=4", "schedule.milestones=[1,2,3]", "schedule.warmup_steps=1", "data.batch_size=20", "seed=0",
+    )  # fmt: skip
+    status, _, err = launch(*words, without="trainer.max_epochs")
+    assert status == 0, err
+    (folder,) = Path("outputs/sweeps").iterdir()
+    sweep = read_sweep(folder)
+    states = states_of(folder, sweep.jobs)
+    sizes = {}
+    for job in sweep.jobs:
+        record = read_record(Path("outputs/runs") / str(states[job.id].run))
+        sizes.setdefault(job.trial is not None, set()).add(
+            (record.data["sizes"]["train"], record.data["sizes"]["val"])
+        )
+        assert record.steps == 4
+        assert any(key.startswith("test/") for key in record.metrics) == (job.trial is None)
+    assert sizes[True] == {(80, 20)}
+    assert {train for train, _ in sizes[False]} == {100}
+    assert [job.trial for job in sweep.jobs] == [0, 0, 1, 1, 2, 2, 3, 3, None, None]
+
+
+@pytest.mark.slow
+def test_kornblith_whole_with_two_steps_for_each_trial() -> None:
+    """All 112 trials and six answers of two arms: the settings are the published ones, whichever ends best."""
+    words = ("sweep=kornblith", "trainer.max_steps=2", "data.batch_size=25", "data.image_size=32", "seed=0,1")
+    status, _, err = launch(*words, without="trainer.max_epochs")
+    (folder,) = Path("outputs/sweeps").iterdir()
+    sweep = read_sweep(folder)
+    assert status == 0, err[-3000:]
+    assert {chosen.trials for chosen in sweep.chosen.values()} == {56}
+    tried_ = {
+        study.name: {job.tuned["optimizer.lr"] for job in sweep.jobs if job.study == study.id}
+        for study in sweep.studies
+    }
+    assert {name: (min(rates), max(rates), len(rates)) for name, rates in tried_.items()} == {
+        "fine-tuned": (1e-4, 1e-1, 7), "linear probe": (1e-4, 1e-1, 7), "from scratch": (1e-3, 1.0, 7),
+    }  # fmt: skip

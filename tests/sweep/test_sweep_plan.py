@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,16 @@ def test_a_damaged_or_newer_definition_is_named(tmp_path: Path) -> None:
 
     write_sweep(tmp_path, Sweep("x", (), "now", (SweepJob("a", "k", "seed=0"),)))
     assert read_sweep(tmp_path).jobs[0].varied == "seed=0"
+    before = json.loads((tmp_path / "sweep.json").read_text()) | {"schema_version": 2}
+    for key in ("compared", "tuned", "search", "studies", "chosen"):
+        del before[key]
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "sweep.json").write_text(json.dumps(before))
+    assert read_sweep(tmp_path / "older") == read_sweep(tmp_path)
     text = (tmp_path / "sweep.json").read_text()
     for changed, said in (
         (text[:40], "is damaged"),
-        (text.replace('version": 2', 'version": 9'), "schema version 9, not 2"),
+        (text.replace('version": 3', 'version": 9'), "schema version 9, not 3"),
     ):
         (tmp_path / "sweep.json").write_text(changed)
         with pytest.raises(RecordError, match=said):

@@ -13,6 +13,7 @@ from tests.training.test_frozen import module_of, steps
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from headstart.config.compose import compose
 from headstart.config.schema.optimizer import SGDConfig
 from headstart.config.schema.strategy import (
     FullConfig,
@@ -24,7 +25,7 @@ from headstart.config.schema.strategy import (
 )
 from headstart.errors import ConfigError
 from headstart.models.classifier import Built
-from headstart.strategies import Timing, build_plan
+from headstart.strategies import Timing, build_plan, resolve_strategy
 from headstart.training.module import TransferModule
 from headstart.training.normalization import StochasticNorm, leave_statistics
 
@@ -496,3 +497,44 @@ def test_what_cannot_be_is_said_in_one_line(strategy: StrategyConfig, name: str,
     with pytest.raises(ConfigError, match=said) as caught:
         module_of(name, SIZE, strategy)
     assert "\n" not in str(caught.value)
+
+
+def test_the_momentum_is_what_moves_the_running_statistics(run_tiny: RunTiny) -> None:
+    """After one step: mean = (1 - m) * 0 + m * the batch's, so twice the momentum is twice the mean."""
+    from headstart import load
+
+    means = {}
+    for momentum in ("0.05", "0.1", "by_epoch"):
+        folder, _ = run_tiny(
+            "strategy=full", f"strategy.batch_norm_momentum={momentum}", "trainer.max_epochs=null", "trainer.max_steps=1",
+            "data.batch_size=10", "trainer.checkpoint=last",
+        )  # fmt: skip
+        model, _ = load(folder)
+        means[momentum] = norms_of(model)[0].running_mean.double()  # type: ignore[union-attr]
+        saved = yaml.safe_load((folder / "config.yaml").read_text())["strategy"]["batch_norm_momentum"]
+        assert saved == (0.1 if momentum == "by_epoch" else float(momentum))
+    assert bool(means["0.05"].any())
+    torch.testing.assert_close(means["0.1"], 2 * means["0.05"], rtol=1e-5, atol=1e-7)
+    assert torch.equal(means["by_epoch"], means["0.1"])
+
+
+@pytest.mark.parametrize(("steps", "wanted"), [(50, 0.1), (100, 0.1), (200, 0.05), (1000, 0.01)])
+def test_by_epoch_is_ten_steps_of_an_epoch_at_most_a_tenth(steps: int, wanted: float) -> None:
+    """SimCLR, appendix B.8: max(1 - 10 / s, 0.9) is kept of the old."""
+    built = entered(FullConfig())[1]
+    found = resolve_strategy(FullConfig(batch_norm_momentum="by_epoch"), built.layers, Timing(10 * steps, steps))
+    assert found.batch_norm_momentum == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("quick", "must be a number up to 1, or by_epoch"),
+        ("true", "must be a number"),
+        ("0", "must be above 0"),
+        ("1.5", "must be at most 1"),
+    ],
+)
+def test_a_momentum_that_cannot_be_is_refused(value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose([f"strategy.batch_norm_momentum={value}"])

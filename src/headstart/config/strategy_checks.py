@@ -38,6 +38,9 @@ def check_strategy(config: StrategyConfig) -> None:
     given = [config.normalization] if isinstance(config.normalization, str) else list(config.normalization)
     if isinstance(config, PhasesConfig) and isinstance(config.phases, list):
         given += [phase.get("normalization") for phase in config.phases if isinstance(phase, dict)]
+    momentum = config.batch_norm_momentum
+    if momentum not in (None, "by_epoch") and (isinstance(momentum, bool) or not isinstance(momentum, int | float)):
+        raise ConfigError(f"strategy.batch_norm_momentum={momentum}: must be a number up to 1, or by_epoch.")
     if config.stochnorm_p != StrategyConfig.stochnorm_p and "stochnorm" not in given:
         raise ConfigError("strategy.stochnorm_p: needs strategy.normalization=stochnorm.")
     match config:

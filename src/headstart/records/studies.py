@@ -18,7 +18,9 @@ class Study:
     space: dict[str, Any]
     """Tuned keys with their values or ranges."""
     config: dict[str, Any]
-    """What all its runs share, plain and resolved; the tuned keys hold their first values."""
+    """What the runs share that are tested, plain and resolved; the tuned keys hold their first values."""
+    trial_config: dict[str, Any]
+    """The same of its trials: they are not tested, and have fewer images where what is found is trained on all."""
     trials: int
     seeds: tuple[int, ...]
     """With which what was found is run and tested."""

@@ -41,7 +41,11 @@ def resolve_strategy(config: StrategyConfig, layers: LayerMap, timing: Timing) -
     """The config with everything said that depends on the backbone's depth and the run's length."""
     if isinstance(config, GradualConfig):
         config = unfreezing.resolve_gradual(config, layers, timing)
-    return replace(config, normalization=_policies(config, len(stages_of(config, layers, timing))))
+    momentum = config.batch_norm_momentum
+    if momentum == "by_epoch":
+        momentum = min(0.1, 10 / timing.steps_per_epoch)
+    policies = _policies(config, len(stages_of(config, layers, timing)))
+    return replace(config, normalization=policies, batch_norm_momentum=momentum)
 
 
 def build_plan(config: StrategyConfig, layers: LayerMap, timing: Timing) -> TrainingPlan:

@@ -27,7 +27,7 @@ from headstart.sweep.plan import Planned, open_sweep, plan_sweep, take_over
 from headstart.sweep.preflight import Checked, Machine, check_jobs
 from headstart.sweep.queue import Policy, Queue
 from headstart.sweep.search import Search
-from headstart.sweep.studies import check_metric, check_search, probes
+from headstart.sweep.studies import check_metric, check_resolved, check_search, probes, studies_of
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,20 @@ def prepare_sweep(jobs: Jobs, *, command: Sequence[str], measure: float = 0.0) -
     elsewhere = isinstance(launcher, RayConfig | SlurmConfig) and launcher.gpus_per_job > 0
     if isinstance(launcher, RayConfig | SlurmConfig):
         check_reachable(launcher)
-    asked = (*jobs.jobs, *further)
+    asked = (*jobs.jobs, *(probe.job for probe in further))
     with counted(len(asked), what="checking the jobs") as progress:
         checked, machine = check_jobs(asked, context, measure=measure, gpu_elsewhere=elsewhere, progress=progress)
-    checked = checked[: len(jobs.jobs)]
+    checked, of_probes = checked[: len(jobs.jobs)], checked[len(jobs.jobs) :]
+    check_resolved(further, of_probes)
     for found in checked:
         check_metric(jobs.search, task=found.task, monitor=found.config["trainer"]["monitor"])
-    planned = plan_sweep(jobs, checked, command=command, output_dir=output_dir_of(jobs.jobs[0].config).absolute())
+    planned = plan_sweep(
+        jobs,
+        checked,
+        command=command,
+        output_dir=output_dir_of(jobs.jobs[0].config).absolute(),
+        studies=studies_of(jobs, checked, further, of_probes),
+    )
     return Prepared(planned, tuple(checked), machine, context)
 
 

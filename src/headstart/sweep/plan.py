@@ -19,6 +19,7 @@ from headstart.errors import ConfigError, RecordError
 from headstart.records.atomic import write_text
 from headstart.records.index import completed_run, completed_runs, note_run, run_of
 from headstart.records.store import CONFIG, check_writable, now, slug
+from headstart.records.studies import Study
 from headstart.records.sweeps import (
     SWEEP,
     JobState,
@@ -34,7 +35,7 @@ from headstart.records.sweeps import (
 from headstart.sweep.expand import Jobs
 from headstart.sweep.preflight import Checked
 from headstart.sweep.space import to_plain as space_to_plain
-from headstart.sweep.studies import merged, studies_of
+from headstart.sweep.studies import merged
 
 _SHOWN_DIFFERENCES = 6
 _LATER = ("trials", "keep_weights")
@@ -56,7 +57,14 @@ class Planned:
         return self.output_dir / "sweeps" / self.sweep.name
 
 
-def plan_sweep(jobs: Jobs, checked: Sequence[Checked], *, command: Sequence[str], output_dir: Path) -> Planned:
+def plan_sweep(
+    jobs: Jobs,
+    checked: Sequence[Checked],
+    *,
+    command: Sequence[str],
+    output_dir: Path,
+    studies: tuple[Study, ...] = (),
+) -> Planned:
     """Name the sweep and its jobs, or where it searches its studies; nothing is written."""
     fixed = fixed_part(jobs)
     fingerprints = {found.fingerprint for found in checked}
@@ -103,7 +111,7 @@ def plan_sweep(jobs: Jobs, checked: Sequence[Checked], *, command: Sequence[str]
         compared=tuple(key for key in jobs.axes if key not in (*_REPEATED, *jobs.tuned)),
         tuned=jobs.tuned,
         search=dataclasses.asdict(jobs.search) if searched else {},
-        studies=studies_of(jobs, checked),
+        studies=studies,
     )
     # a job may run from another folder, on another machine
     configs = {ids[i]: {**found.config, "output_dir": str(output_dir)} for i, found in enumerate(checked)}

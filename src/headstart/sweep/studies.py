@@ -78,18 +78,29 @@ def lower_is_better(metric: str) -> bool:
     return metric.rpartition("/")[2] in LOWER_IS_BETTER
 
 
-def probes(jobs: Jobs) -> list[Job]:
-    """Trials that must be possible before any is made: all of a grid, else each value and end of a range once.
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A trial that must be possible before any is made."""
+
+    job: Job
+    of: int
+    """The job whose search would make it, by its place in the sweep."""
+    tuned: Mapping[str, Any]
+
+
+def probes(jobs: Jobs) -> list[Probe]:
+    """All trials of a grid, else trials with each value and end of a range once.
 
     Raises ConfigError that lists those that are no configs.
     """
     if isinstance(jobs.search, NoSearchConfig):
         return []
-    found, errors = [], []
+    found: list[Probe] = []
+    errors: list[str] = []
     seen: set[str] = set()
-    for job in jobs.jobs:
+    for place, job in enumerate(jobs.jobs):
         plain = _without_seed(to_plain(job.config))
-        identity = json.dumps([plain, repr(job.space)], sort_keys=True)
+        identity = json.dumps([plain, repr(job.space), job.name], sort_keys=True)
         if identity in seen:
             continue
         seen.add(identity)
@@ -99,7 +110,7 @@ def probes(jobs: Jobs) -> list[Job]:
             words = (*(word for word in job.varied if not word.startswith("seed=")), *_words(tuned))
             try:
                 config = checked_config({**plain, "seed": 0}, tuned, seed=0, trial=True)
-                found.append(Job(job.overrides, words, config, job.name))
+                found.append(Probe(Job(job.overrides, words, config, job.name), place, tuned))
             except ConfigError as error:
                 errors.append(f"{' '.join(words)}: {error}")
     if errors:
@@ -107,33 +118,64 @@ def probes(jobs: Jobs) -> list[Job]:
     return found
 
 
-def studies_of(jobs: Jobs, checked: Sequence[Checked]) -> tuple[Study, ...]:
-    """One study for all jobs that differ in nothing but the seed; its seeds are theirs."""
+def check_resolved(found: Sequence[Probe], checked: Sequence[Checked]) -> None:
+    """Raise ConfigError where a tuned key decides what another one is, which is decided once for all trials.
+
+    `checked` is of the probes.
+    """
+    first: dict[int, Checked] = {}
+    for probe, itself in zip(found, checked, strict=True):
+        example = first.setdefault(probe.of, itself)
+        wanted = to_plain(checked_config(example.config, probe.tuned, seed=0, trial=True))
+        decided = [
+            f"{group}.{key}"
+            for group, value in itself.config.items()
+            for key in (value if isinstance(value, dict) else ())
+            if value[key] != wanted[group][key]
+        ]
+        if decided:
+            raise ConfigError(
+                f"sweep.tune.{next(iter(probe.tuned))}: decides {', '.join(decided)}, which is no part of the search; "
+                "give values of their own to these."
+            )
+
+
+def studies_of(
+    jobs: Jobs, checked: Sequence[Checked], found: Sequence[Probe], of_probes: Sequence[Checked]
+) -> tuple[Study, ...]:
+    """One study for all jobs that differ in nothing but the seed; its seeds are theirs.
+
+    `checked` is of the jobs, `of_probes` of the probes that were `found` for them.
+    """
     if isinstance(jobs.search, NoSearchConfig):
         return ()
-    grouped: dict[str, list[tuple[Job, Checked]]] = {}
-    for job, found in zip(jobs.jobs, checked, strict=True):
-        key = json.dumps([_without_seed(found.config), repr(job.space), job.name], sort_keys=True)
-        grouped.setdefault(key, []).append((job, found))
+    trials: dict[int, Checked] = {}
+    for probe, itself in zip(found, of_probes, strict=True):
+        trials.setdefault(probe.of, itself)
+    grouped: dict[str, list[int]] = {}
+    for place, (job, itself) in enumerate(zip(jobs.jobs, checked, strict=True)):
+        key = json.dumps([_without_seed(itself.config), repr(job.space), job.name], sort_keys=True)
+        grouped.setdefault(key, []).append(place)
     studies = []
-    for key, members in grouped.items():
-        job, found = members[0]
+    for key, places in grouped.items():
+        job, itself = jobs.jobs[places[0]], checked[places[0]]
         words = [word for word in job.varied if not word.startswith("seed=")]
         count = jobs.search.trials if isinstance(jobs.search, DrawnConfig) else len(list(combinations(job.space)))
-        digest = hashlib.sha256(f"{key} {found.fingerprint} {found.weights}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{key} {itself.fingerprint} {itself.weights}".encode()).hexdigest()[:8]
         studies.append(
             Study(
                 id=f"{slug([word.partition('=')[2] or word for word in words], longest=40)}-{digest}",
                 varied=" ".join(words),
                 name=job.name,
                 space=space_to_plain(job.space),
-                config={key: value for key, value in found.config.items() if key != "output_dir"},
+                config=_without(itself.config, "output_dir"),
+                trial_config=_without(trials[places[0]].config, "output_dir"),
                 trials=count,
-                seeds=tuple(dict.fromkeys(member.config.seed for member, _ in members)),
-                fingerprint=found.fingerprint,
-                weights=found.weights,
-                trainable=found.trainable,
-                steps=found.steps,
+                seeds=tuple(dict.fromkeys(jobs.jobs[place].config.seed for place in places)),
+                fingerprint=itself.fingerprint,
+                weights=itself.weights,
+                trainable=itself.trainable,
+                steps=itself.steps,
             )
         )
     return tuple(studies)
@@ -146,7 +188,7 @@ def trial_rows(
     several = len(tuple(seeds)) > 1
     rows = []
     for seed in seeds:
-        config = checked_config(study.config, tuned, seed=seed, trial=True)
+        config = checked_config(study.trial_config, tuned, seed=seed, trial=True)
         words = [*_words(tuned), *([f"seed={seed}"] if several else [])]
         rows.append(
             _row(study, config, words, tuned, stem=(f"trial{number}", f"s{seed}"), trial=number, where=output_dir)
@@ -215,7 +257,11 @@ def checked_config(plain: Mapping[str, Any], tuned: Mapping[str, Any], *, seed: 
 
 
 def _without_seed(plain: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plain.items() if key not in ("seed", "output_dir")}
+    return _without(plain, "seed", "output_dir")
+
+
+def _without(plain: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in plain.items() if key not in keys}
 
 
 def _words(tuned: Mapping[str, Any]) -> list[str]:

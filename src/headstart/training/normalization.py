@@ -53,6 +53,13 @@ class Policies:
         self._handles, self._stochastic = [], []
 
 
+def set_momentum(model: nn.Module, momentum: float | None) -> None:
+    """Have batch normalisations move their running statistics by `momentum`; None leaves each with its own."""
+    for module in model.modules():
+        if momentum is not None and isinstance(module, _BatchNorm):
+            module.momentum = momentum
+
+
 def _norms_in_training(model: nn.Module, layers: LayerMap, phase: Phase) -> list[nn.Module]:
     group_of = layers.group_of()
     found = []

@@ -51,6 +51,14 @@ class StrategyConfig:
         "random (Kou et al. 2020). One, or a list with one per phase. Frozen groups are always in eval mode.",
         choices=NORMALIZATIONS,
     )
+    batch_norm_momentum: Any = option(
+        None,
+        "Share by which a batch moves the running statistics of batch normalisations: a number, or `by_epoch` for "
+        "min(0.1, 10 / steps per epoch) (Chen et al. 2020, B.8).",
+        above=0,
+        most=1,
+        auto="the backbone's own",
+    )
     stochnorm_p: float = option(
         0.5, "How often `stochnorm` takes a channel's statistics from the batch.", least=0, most=1
     )
