@@ -57,7 +57,13 @@ def test_quickstart() -> None:
 
 
 @pytest.mark.parametrize(
-    "backbone", ["resnet50", pytest.param("vgg16", marks=pytest.mark.slow), "inception_v3", "alexnet"]
+    "backbone",
+    [
+        "resnet50",
+        pytest.param("vgg16", marks=pytest.mark.slow),
+        pytest.param("inception_v3", marks=pytest.mark.slow),
+        "alexnet",
+    ],
 )
 def test_resnet50_article(tmp_path: Path, backbone: str) -> None:
     """The recipe itself, on few images; its weights cannot be had without a network, and it says so."""

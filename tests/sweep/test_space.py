@@ -11,8 +11,7 @@ import pytest
 
 from headstart.errors import ConfigError
 from headstart.sweep.expand import expand
-from headstart.sweep.search import at_edge
-from headstart.sweep.space import applied, combinations, corners, read_space, to_plain
+from headstart.sweep.space import applied, at_edge, combinations, corners, read_space, to_plain
 
 
 def test_the_grid_of_kornblith_is_the_published_one() -> None:
@@ -68,6 +67,9 @@ def test_corners_have_every_value_and_end_once() -> None:
         ({"data.split_seed": [0, 1]}, "sweep.tune.data.split_seed: is never searched over"),
         ({"data.val_size": [0.1, 0.2]}, "decides which images trials are told apart by"),
         ({"trainer.test": [True]}, "is off for trials"),
+        ({"data.val_size.x": [1]}, "decides which images trials are told apart by"),
+        ({"weights.path": ["a", "b"]}, "is compared, by list or grid"),
+        ({"backbone.name": ["a", "b"]}, "is compared, by list or grid"),
         ({"strategy": ["full", "lora"]}, "only single values are tuned"),
         ({"logger.name": ["a"]}, "only single values are tuned"),
         ({"optimizer.lr": []}, "must have values in a list"),

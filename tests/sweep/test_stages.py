@@ -138,6 +138,7 @@ LAYERS = """  list:
 """
 
 
+@pytest.mark.slow
 def test_one_job_per_layer_group_and_their_curve(capsys: pytest.CaptureFixture[str]) -> None:
     write("layers", LAYERS)
     words = tiny("experiment=layers")

@@ -101,7 +101,7 @@ def check(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, stops: Iterable[in
     [
         pytest.param((5, 6), STRATEGIES["gradual"][0], id="gradual: before, at and after an unfreezing"),
         pytest.param((7,), ("strategy=lp_ft", "schedule=one_cycle"), id="lp_ft: its schedule restarts"),
-        pytest.param((7, 9), REFREEZING, id="phases: a group is frozen again"),
+        pytest.param((7, 9), REFREEZING, id="phases: a group is frozen again", marks=SLOW),
         pytest.param(
             (10,), (*REFREEZING, "optimizer=sgd"), id="phases: momentum of a group frozen again", marks=SLOW
         ),
@@ -113,7 +113,7 @@ def check(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, stops: Iterable[in
             marks=SLOW,
         ),
         pytest.param((7,), ("strategy=lp_ft", "regularizer=[bss]"), id="bss", marks=SLOW),
-        pytest.param((4,), ("strategy=lora", "strategy.rank=2", "strategy.dropout=0.3"), id="lora"),
+        pytest.param((4,), ("strategy=lora", "strategy.rank=2", "strategy.dropout=0.3"), id="lora", marks=SLOW),
     ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(

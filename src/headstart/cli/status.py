@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise RecordError(f"{default_output_dir() / 'sweeps'}: has no sweeps.")
         for folder in folders:
             sweep = read_sweep(folder)
-            shot = take_snapshot(folder, folder.parent.parent, sweep.jobs, to_come=sweep.to_come)
+            shot = take_snapshot(folder, folder.parent.parent, sweep.current, to_come=sweep.to_come)
             print(f"{folder.name}: {summary(shot)}")
         return 0
     folder = find_sweep(arguments.sweep)
@@ -46,13 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 sweep = read_sweep(folder)  # a search adds jobs while it runs
-                shot = take_snapshot(folder, output_dir, sweep.jobs, to_come=sweep.to_come)
+                shot = take_snapshot(folder, output_dir, sweep.current, to_come=sweep.to_come)
                 live.update(render(shot, width=console.width), refresh=True)
                 if not sweep.to_come and not any(shot.counts[s] for s in ("waiting", "running", "interrupted")):
                     break
                 time.sleep(2)
-    shot = take_snapshot(folder, output_dir, sweep.jobs, to_come=sweep.to_come)
+    shot = take_snapshot(folder, output_dir, sweep.current, to_come=sweep.to_come)
     if not arguments.watch:
         console.print(render(shot, width=console.width))
-    print("\n".join(failures(sweep.jobs, shot.states, output_dir)))
+    print("\n".join(failures(sweep.current, shot.states, output_dir)))
     return 0

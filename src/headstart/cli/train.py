@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,10 @@ def report(launched: Launched) -> int:
         print(line, file=sys.stderr)
     done = sum(state.status in DONE for state in states.values())
     for study in launched.sweep.studies:
-        if study.id not in launched.sweep.chosen:
-            print(f"{study.varied or 'the search'}: no trial completed, so nothing was tested.", file=sys.stderr)
+        chosen = launched.sweep.chosen.get(study.id)
+        if chosen is None or chosen.trial is None:
+            why = "its trials are not over" if chosen is None else "no trial completed"
+            print(f"{study.varied or 'the search'}: {why}, so nothing was tested.", file=sys.stderr)
     if done < len(states):
         print(f"{done} of {len(states)} completed; the same command runs the rest.", file=sys.stderr)
     print(f"\nResults: {folder}")
@@ -120,11 +123,14 @@ def _show_search(folder: Path, sweep: Sweep) -> None:
     from rich.console import Console
 
     from headstart.compare.trials import draw, edges, table
+    from headstart.errors import RecordError
 
     print()
     Console(width=None if sys.stdout.isatty() else 140, highlight=False).print(table(sweep))
     for line in edges(sweep):
         print(line)
-    if sweep.chosen:
+    if len({chosen.trials for chosen in sweep.chosen.values()}) > 1:
+        print("The arms have different numbers of trials: one that is tuned more has the better odds.")
+    with suppress(RecordError):  # where no trial has completed there is nothing to draw
         draw(folder, folder / "trials.png")
         print(f"Picture: {folder / 'trials.png'}")

@@ -69,7 +69,7 @@ def table(sweep: Sweep) -> Table:
     grid.add_column("with")
     for study in sweep.studies:
         chosen = sweep.chosen.get(study.id)
-        if chosen is None:
+        if chosen is None or chosen.value is None:
             grid.add_row(
                 Text(study.varied or "one arm"),
                 str(study.trials),
@@ -146,7 +146,7 @@ def _panel(
     label = study.varied or "trials"
     axes.plot(places, [one.value for one in points], "o", color=colour, markersize=4.5, alpha=0.75, label=label)
     chosen = sweep.chosen.get(study.id)
-    if chosen and key in chosen.tuned:
+    if chosen and chosen.value is not None and key in chosen.tuned:
         place = chosen.tuned[key] if numeric else json.dumps(chosen.tuned[key]).strip('"')
         axes.plot([place], [chosen.value], "o", markersize=11, markerfacecolor="none", markeredgecolor=colour)
 

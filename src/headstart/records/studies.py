@@ -34,12 +34,12 @@ class Study:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a study has found: the best of its trials."""
+    """What a study has found when all its trials are over: the best of them."""
 
-    trial: int
-    """Its number, from 0."""
+    trial: int | None
+    """Its number, from 0; None where none has completed."""
     tuned: dict[str, Any]
-    value: float
+    value: float | None
     """The metric's mean over the search's seeds."""
     metric: str
     trials: int

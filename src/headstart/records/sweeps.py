@@ -104,9 +104,18 @@ class Sweep:
         )
 
     @property
+    def current(self) -> tuple[SweepJob, ...]:
+        """All jobs but runs of what has been found worse since."""
+        answers = {job.id for job in self.answers}
+        return tuple(
+            job for job in self.jobs if job.trial is not None or job.id in answers or job.study not in self.chosen
+        )
+
+    @property
     def is_answered(self) -> bool:
-        """Whether everything that was searched has been found."""
-        return all(study.id in self.chosen for study in self.studies)
+        """Whether everything that was searched has been found, by trials that all did what they should."""
+        found = [self.chosen.get(study.id) for study in self.studies]
+        return all(chosen is not None and chosen.trial is not None and not chosen.failed for chosen in found)
 
     @property
     def to_come(self) -> int:
@@ -115,7 +124,8 @@ class Sweep:
         count = 0
         for study in self.studies:
             if study.id not in self.chosen:
-                there = sum(job.study == study.id for job in self.jobs)
+                numbers = [job.trial for job in self.jobs if job.study == study.id]
+                there = sum(number is not None and number < study.trials for number in numbers)
                 count += max(0, study.trials * seeds + len(study.seeds) - there)
         return count
 
@@ -132,6 +142,7 @@ def read_sweep(folder: Path) -> Sweep:
         value = json.loads(path.read_text(encoding="utf-8"))
         if value["schema_version"] not in READABLE:
             raise RecordError(f"{path}: has schema version {value['schema_version']}, not {SCHEMA_VERSION}.")
+        _check_shapes(value)
         parts: dict[str, Any] = {
             "jobs": tuple(SweepJob(**_tuples(job)) for job in value["jobs"]),
             "studies": tuple(Study(**_tuples(study)) for study in value.get("studies", ())),
@@ -145,6 +156,20 @@ def read_sweep(folder: Path) -> Sweep:
         raise RecordError(f"{path}: cannot be read ({type(error).__name__}).") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path}: is damaged ({type(error).__name__}).") from error
+
+
+def _check_shapes(value: dict[str, Any]) -> None:
+    """Raise TypeError or ValueError where a part is of another kind than it must be, or an id is a path."""
+    seeds = value.get("search", {}).get("seeds", [])
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise TypeError
+    for study in value.get("studies", ()):
+        parts = (study["space"], study["config"], study["trial_config"], study["config"]["trainer"])
+        if not all(isinstance(part, dict) for part in parts) or not isinstance(study["trials"], int):
+            raise TypeError
+    for job in value["jobs"]:
+        if Path(job["id"]).name != job["id"] or job["id"] == "..":
+            raise ValueError
 
 
 def _tuples(value: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +190,9 @@ def read_state(folder: Path, job_id: str) -> JobState:
     """What became of a job; `waiting` where nothing has been written yet, or what was is damaged."""
     try:
         value = json.loads((job_folder(folder, job_id) / STATE).read_text(encoding="utf-8"))
-        return JobState(**value)
+        state = JobState(**value)
+        state.run = Path(state.run).name if state.run else None
+        return state
     except (OSError, ValueError, TypeError):
         return JobState()
 

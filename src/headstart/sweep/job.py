@@ -59,7 +59,7 @@ def perform(sweep: Path, job_id: str, *, output_dir: Path, run: Run | None = Non
         state.finished = now()
         write_state(sweep, job_id, state)
         if job.trial is not None and state.run and state.status in ("completed", "pruned"):
-            _lighten(output_dir / "runs" / state.run, keep=bool(plan.search.get("keep_weights")))
+            _lighten(output_dir / "runs" / state.run, plan.name, keep=bool(plan.search.get("keep_weights")))
         return state.status
 
 
@@ -81,6 +81,9 @@ def _attempt(
         write_state(sweep, job.id, state)
 
     try:
+        if job.trial is not None and before.run and _is_pruned(output_dir / "runs" / before.run):
+            state.status, state.error = "pruned", "stopped before: other trials were better by then."
+            return
         config = _config(sweep, job, output_dir)
         earlier = _unfinished(output_dir, job, before)
         more = {} if job.trial is None else {"prune": (job_folder(sweep, job.id) / PRUNE).exists}
@@ -111,13 +114,20 @@ def _attempt(
         state.error = "".join(traceback.format_exception_only(error)).strip()
 
 
-def _lighten(run: Path, *, keep: bool) -> None:
-    """Free what a trial's run holds beside its record: hundreds of them would fill a disk."""
+def _is_pruned(run: Path) -> bool:
+    try:
+        return read_record(run).status == "pruned"
+    except RecordError:
+        return False
+
+
+def _lighten(run: Path, sweep: str, *, keep: bool) -> None:
+    """Free what a trial's run holds beside its record, unless another began it: hundreds would fill a disk."""
     from headstart.training.checkpoints import FOLDER
     from headstart.training.engine import finish_checkpoints
 
     finish_checkpoints(run)
-    if not keep:
+    if not keep and read_record(run).launched_by == sweep:
         shutil.rmtree(run / FOLDER, ignore_errors=True)
 
 
@@ -142,6 +152,8 @@ def _unfinished(output_dir: Path, job: SweepJob, before: JobState) -> Path | Non
     try:
         record = read_record(folder)
     except RecordError:
+        return None
+    if record.status == "pruned":  # another search's: this job has its own history
         return None
     by_itself = record.status == "failed" and not (before.run == name and before.kind in RETRIABLE)
     return None if by_itself or record.status == "completed" else folder

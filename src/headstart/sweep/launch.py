@@ -14,6 +14,7 @@ from headstart.config.plain import from_plain, read_config
 from headstart.config.schema.launcher import OPTIONS, LauncherConfig, LocalConfig, RayConfig, SlurmConfig
 from headstart.config.schema.root import Config
 from headstart.config.schema.search import OPTIONS as SEARCHES
+from headstart.config.schema.search import TrialsConfig
 from headstart.errors import ConfigError, RecordError
 from headstart.machine import usable_cores
 from headstart.progress import counted
@@ -26,7 +27,7 @@ from headstart.sweep.local import LocalExecutor, Work, forkserver
 from headstart.sweep.plan import Planned, open_sweep, plan_sweep, take_over
 from headstart.sweep.preflight import Checked, Machine, check_jobs
 from headstart.sweep.queue import Policy, Queue
-from headstart.sweep.search import Search
+from headstart.sweep.search import Search, check_free
 from headstart.sweep.studies import check_metric, check_resolved, check_search, probes, studies_of
 
 
@@ -92,6 +93,8 @@ def open_and_run(jobs: Jobs, prepared: Prepared, *, force_new: bool = False, wor
     planned = prepared.planned
     configs = [job.config for job in jobs.jobs]
     slots = slots_for(jobs.launcher, configs, gpus=prepared.machine.gpus)
+    if planned.sweep.studies and not force_new:
+        check_free(planned.folder, planned.sweep.name)
     folder, sweep = open_sweep(planned, force_new=force_new)
     wanted = {(job.key, job.name) for job in planned.sweep.jobs}
     # an axis that has become shorter leaves its other jobs alone
@@ -166,6 +169,8 @@ def search_of(folder: Path, sweep: Sweep, *, output_dir: Path) -> Search | None:
     kind = SEARCHES.get(str(sweep.search.get("name")))
     try:
         config = kind(**sweep.search)  # type: ignore[misc]
+        if not isinstance(config, TrialsConfig):
+            raise TypeError("it searches nothing")
     except TypeError as error:
         raise RecordError(f"sweep {sweep.name}: its search is damaged ({error}).") from error
     return Search(folder, sweep, config, output_dir=output_dir)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.config.schema.search import DrawnConfig, TpeConfig
-from headstart.errors import ConfigError
+from headstart.errors import ConfigError, RecordError
 from headstart.sweep.space import Space, TunedKey
 from headstart.sweep.trials import Told, Trial
 
@@ -44,19 +44,26 @@ class OptunaTrials:
     ) -> None:
         import optuna
         from sqlalchemy.engine import URL
+        from sqlalchemy.exc import SQLAlchemyError
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         address = URL.create("sqlite", database=str(folder.absolute() / STORAGE)).render_as_string()
         self._optuna = optuna
         self._search, self._space, self._trials = search, space, trials
         self._distributions = {tuned.key: _distribution(tuned) for tuned in space}
-        self._study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}}),
-            study_name=study,
-            direction="minimize" if minimize else "maximize",
-            pruner=_pruner(search),
-            load_if_exists=True,
-        )
+        try:
+            self._study = optuna.create_study(
+                storage=optuna.storages.RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}}),
+                study_name=study,
+                direction="minimize" if minimize else "maximize",
+                pruner=_pruner(search),
+                load_if_exists=True,
+            )
+        except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise RecordError(
+                f"{folder / STORAGE}: cannot be used ({reason}); move it away to search anew."
+            ) from error
 
     def told(self) -> Mapping[int, Told]:
         """What is known already, by number."""
@@ -101,14 +108,16 @@ class OptunaTrials:
         trial.set_user_attr(_NUMBER, number)
         return Trial(number, self._drawn(trial.params))
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
-        """Take down the metric at an epoch; whether the trial should stop."""
+    def report(self, number: int, curve: Mapping[int, float]) -> bool:
+        """Take down the metric by epoch, as far as it goes; whether the trial should stop."""
         frozen = self._latest()[number]
-        if epoch in frozen.intermediate_values:
-            return False
         trial = self._handle(frozen)
-        trial.report(value, epoch)
-        return bool(trial.should_prune())
+        known = frozen.intermediate_values
+        stop = bool(known) and bool(trial.should_prune())  # perhaps nobody could act on that before
+        for epoch in sorted(set(curve) - set(known)):
+            trial.report(curve[epoch], epoch)
+            stop = bool(trial.should_prune()) or stop
+        return stop
 
     def tell(self, number: int, told: Told) -> None:
         """Take down what became of a trial: a crash as failed, never as pruned."""

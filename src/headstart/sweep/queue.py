@@ -90,6 +90,7 @@ class Queue:
             with self._signals():
                 if self.feed:
                     self._add(self.feed.resumed(self.states))
+                    self.feed.watch(self.states, self._busy)  # before it draws more, it hears what has ended
                 self._watch(self)
                 while self.waiting or self.executor.running or (self.feed and not self.feed.done):
                     self._start()
@@ -114,7 +115,7 @@ class Queue:
             if job is None and self.feed and not self.waiting:
                 self._add(self.feed.ask(self.states, self._busy))
                 job = self._next()
-            if job is None:
+            if job is None or self.stopping:  # asked to stop while it asked
                 break
             self.waiting.remove(job)
             self._beside[job] = False
@@ -123,6 +124,8 @@ class Queue:
             self.states[job] = JobState("running", self.states[job].run, started=now())
             self.begun.add(job)
             self.executor.start(job)
+            if self.interrupted:  # in the meantime: this one has not been told
+                self.executor.stop(now=False)
         if not self.executor.running and self.waiting and not self.stopping and self._elsewhere:
             time.sleep(POLL)  # all that is left is being done by another launch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from headstart.errors import ConfigError, RecordError
 from headstart.records.atomic import write_text
 from headstart.records.index import completed_run
 from headstart.records.store import CONFIG, now, read_record
-from headstart.records.studies import Chosen, Study
+from headstart.records.studies import Study
 from headstart.records.sweeps import (
     DONE,
     PRUNE,
@@ -36,9 +36,10 @@ from headstart.records.sweeps import (
 from headstart.records.tables import METRICS, read_rows
 from headstart.sweep.space import Space, applied, read_space
 from headstart.sweep.studies import answer_rows, lower_is_better, metric_of, trial_rows
-from headstart.sweep.trials import GridTrials, Told, Trial, Trials
+from headstart.sweep.trials import GridTrials, Told, Trial, Trials, best_of
 
 States = dict[str, JobState]
+_LOCK = ".search"
 _OVER = (*DONE, "failed")
 
 
@@ -53,6 +54,10 @@ class _Study:
     open: dict[int, tuple[Mapping[str, Any], list[str]]] = field(default_factory=dict)
     """Trials that are not over: what was drawn, and their jobs, one per seed."""
     asked_all: bool = False
+    sent: dict[int, int] = field(default_factory=dict)
+    """How many epochs of each trial have been reported."""
+    left_open: bool = False
+    """Whether a trial was stopped and is for the next launch."""
 
 
 class Search:
@@ -61,7 +66,7 @@ class Search:
     def __init__(self, folder: Path, sweep: Sweep, config: TrialsConfig, *, output_dir: Path) -> None:
         self.folder, self.output_dir, self.config = folder, output_dir, config
         self.sweep = sweep
-        self._lock = FileLock(folder / ".search", timeout=0)
+        self._lock = FileLock(folder / _LOCK, timeout=0)
         self._studies: list[_Study] = []
         self._answers: list[str] = []
         """Jobs that test what was found, and that the queue has not been given yet."""
@@ -70,10 +75,7 @@ class Search:
         try:
             self._lock.acquire()
         except Timeout:
-            raise ConfigError(
-                f"sweep {self.sweep.name}: another launch is at this search; `headstart status {self.sweep.name}` "
-                "shows it."
-            ) from None
+            raise _taken(self.sweep.name) from None
         try:
             self._reopen()
             self._studies = [self._begin(study) for study in self.sweep.studies]
@@ -121,10 +123,9 @@ class Search:
         """Jobs of trials that earlier launches have finished or begun."""
         rows = []
         for one in self._studies:
-            before = [
-                job for job in self.sweep.jobs if job.study == one.study.id and job.trial in one.trials.told()
-            ]
-            rows += self._given(before, states)
+            told = one.trials.told()
+            before = [job for job in self.sweep.jobs if job.study == one.study.id and job.trial in told]
+            rows += self._given([job for job in before if read_state(self.folder, job.id).status in DONE], states)
             for trial in one.trials.open():
                 rows += self._begun(one, trial, states)
         return rows
@@ -135,9 +136,13 @@ class Search:
             for number, (drawn, jobs) in list(one.open.items()):
                 if isinstance(self.config, DrawnConfig) and self.config.pruner != "none":
                     self._prune(one, number, jobs, states)
-                statuses = [states[job].status for job in jobs if job not in busy or states[job].status != "failed"]
-                if len(statuses) < len(jobs) or any(status not in _OVER for status in statuses):
+                statuses = {states[job].status for job in jobs}
+                if any(job in busy and states[job].status not in DONE for job in jobs):
                     continue  # what failed and is busy is tried again
+                if not statuses <= set(_OVER):  # stopped by somebody: the next launch goes on with it
+                    del one.open[number]
+                    one.left_open = True
+                    continue
                 one.trials.tell(number, self._told(one, drawn, [states[job] for job in jobs]))
                 del one.open[number]
                 self._close(one)
@@ -147,9 +152,18 @@ class Search:
         with FileLock(self.folder / ".lock"):
             sweep = read_sweep(self.folder)
             wanted = {study.id: study.trials for study in self.sweep.studies}
-            kept = {id: one for id, one in sweep.chosen.items() if one.trials >= wanted.get(id, 0)}
+            kept = {
+                id: one
+                for id, one in sweep.chosen.items()
+                if one.trial is not None and one.trials >= wanted.get(id, 0)
+            }
             if kept != sweep.chosen:
                 write_sweep(self.folder, replace(sweep, chosen=kept))
+            self._now_on_disk(replace(sweep, chosen=kept))
+
+    def _now_on_disk(self, sweep: Sweep) -> None:
+        """Take over what the folder has by now; the studies stay those that this launch is about."""
+        self.sweep = replace(sweep, studies=self.sweep.studies)
 
     def _begin(self, study: Study) -> _Study:
         space = read_space(study.space, where=f"study {study.id}")
@@ -187,6 +201,9 @@ class Search:
             return []
         jobs = self._frozen(rows)
         one.open[trial.number] = (trial.drawn, [job.id for job in jobs])
+        for job in jobs:
+            if read_state(self.folder, job.id).status == "failed":  # once more, and from its first epoch
+                (job_folder(self.folder, job.id) / PRUNE).unlink(missing_ok=True)
         return self._given(jobs, states)
 
     def _frozen(self, rows: Sequence[tuple[SweepJob, dict[str, Any]]]) -> list[SweepJob]:
@@ -202,7 +219,7 @@ class Search:
                     write_text(place, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
             if sweep.jobs != self.sweep.jobs:
                 write_sweep(self.folder, sweep)
-            self.sweep = sweep
+            self._now_on_disk(sweep)
         return jobs
 
     def _given(self, rows: Sequence[SweepJob], states: States) -> list[SweepJob]:
@@ -222,25 +239,25 @@ class Search:
 
     def _prune(self, one: _Study, number: int, jobs: Sequence[str], states: States) -> None:
         """Report the curve of the trial's first seed; where Optuna says so, stop what runs and drop what waits."""
-        run = states[jobs[0]].run or read_state(self.folder, jobs[0]).run
-        if run is None or any(states[job].status == "pruned" for job in jobs):
+        state = states[jobs[0]] if states[jobs[0]].status != "running" else read_state(self.folder, jobs[0])
+        if state.run is None or any(states[job].status == "pruned" for job in jobs):
             return
-        path = self.output_dir / "runs" / run / METRICS
+        path = self.output_dir / "runs" / state.run / METRICS
         with suppress(OSError, ValueError):
-            for row in read_rows(path) if path.is_file() else ():
-                value = row.get(one.metric)
-                if (
-                    value is not None
-                    and math.isfinite(value)
-                    and one.trials.report(number, int(row["epoch"]), value)
-                ):
-                    for job in jobs:
-                        if states[job].status == "running":
-                            (job_folder(self.folder, job) / PRUNE).touch()
-                        elif states[job].status not in _OVER:
-                            states[job] = JobState("pruned", finished=now())
-                            write_state(self.folder, job, states[job])
-                    return
+            rows = read_rows(path) if path.is_file() else []
+            known = ((int(row["epoch"]), row.get(one.metric)) for row in rows)
+            curve = {epoch: value for epoch, value in known if value is not None and math.isfinite(value)}
+            if len(curve) == one.sent.get(number, 0):
+                return
+            one.sent[number] = len(curve)
+            if not one.trials.report(number, curve):
+                return
+            for job in jobs:
+                if states[job].status == "running":
+                    (job_folder(self.folder, job) / PRUNE).touch()
+                elif states[job].status not in _OVER:
+                    states[job] = JobState("pruned", finished=now())
+                    write_state(self.folder, job, states[job])
 
     def _told(self, one: _Study, drawn: Mapping[str, Any], states: Sequence[JobState]) -> Told:
         statuses = {state.status for state in states}
@@ -260,45 +277,32 @@ class Search:
 
     def _close(self, one: _Study) -> None:
         """Where all trials of a study are over: choose the best, and have it run with every seed."""
-        if one.open or not one.asked_all:
+        if one.open or one.left_open or not one.asked_all:
             return
-        told = one.trials.told()
-        values = {number: result.value for number, result in sorted(told.items()) if result.value is not None}
-        if not values:
-            return  # every trial came to nothing; the failures are listed
-        pick: Callable[..., int] = min if lower_is_better(one.metric) else max
-        best = pick(values, key=lambda number: values[number])
-        tuned = applied(one.space, told[best].drawn)
-        rows = answer_rows(one.study, tuned, output_dir=str(self.output_dir))
-        jobs = self._frozen(rows)
-        chosen = Chosen(
-            trial=best,
-            tuned=tuned,
-            value=float(values[best]),
-            metric=one.metric,
-            trials=len(told),
-            failed=sum(result.status == "failed" for result in told.values()),
-            pruned=sum(result.status == "pruned" for result in told.values()),
-            at_edge=at_edge(one.space, told[best].drawn),
+        chosen = best_of(one.trials.told(), space=one.space, metric=one.metric)
+        rows = (
+            answer_rows(one.study, chosen.tuned, output_dir=str(self.output_dir))
+            if chosen.trial is not None
+            else []
         )
+        jobs = self._frozen(rows)
         with FileLock(self.folder / ".lock"):
-            sweep = read_sweep(self.folder)
-            self.sweep = replace(sweep, chosen={**sweep.chosen, one.study.id: chosen})
-            write_sweep(self.folder, self.sweep)
+            before = read_sweep(self.folder)
+            sweep = replace(before, chosen={**before.chosen, one.study.id: chosen})
+            write_sweep(self.folder, sweep)
+            self._now_on_disk(sweep)
         self._answers += [job.id for job in jobs]
 
 
-def at_edge(space: Space, drawn: Mapping[str, Any]) -> tuple[str, ...]:
-    """Keys whose value is the smallest or largest number there was, or within a twentieth of a range's end."""
-    found = []
-    for tuned in space:
-        value = drawn[tuned.key]
-        ends = [end for end in tuned.ends if isinstance(end, int | float) and not isinstance(end, bool)]
-        if value == 0 or len(ends) < len(tuned.ends) or (len(set(ends)) < 3 and tuned.values):
-            continue
-        low, high = min(ends), max(ends)
-        share = math.log(value / low) / math.log(high / low) if tuned.log else (value - low) / (high - low)
-        margin = 0.0 if tuned.values else 0.05
-        if not margin < share < 1 - margin:
-            found.append(tuned.key)
-    return tuple(found)
+def check_free(folder: Path, name: str) -> None:
+    """Raise ConfigError where another launch is at the search, before anything of the sweep is changed."""
+    if (folder / _LOCK).exists():
+        try:
+            with FileLock(folder / _LOCK, timeout=0):
+                pass
+        except Timeout:
+            raise _taken(name) from None
+
+
+def _taken(name: str) -> ConfigError:
+    return ConfigError(f"sweep {name}: another launch is at this search; `headstart status {name}` shows it.")

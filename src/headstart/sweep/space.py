@@ -21,6 +21,8 @@ _NEVER = {
     "trainer.test": "is off for trials",
     "data.refit_on_val": "is off for trials",
     "trainer.monitor": "says which epoch counts, for all trials alike",
+    "weights": "is compared, by list or grid",
+    "backbone": "is compared, by list or grid",
 } | dict.fromkeys(
     ("data.source", "data.path", "data.name", "data.subset", "data.classes", "data.val_size", "data.test_size"),
     "decides which images trials are told apart by",
@@ -74,8 +76,9 @@ def _tuned(key: str, value: Any, where: str) -> TunedKey:
         raise ConfigError(
             f"{name}: only single values are tuned, such as optimizer.lr; compare this by list or grid."
         )
-    if key in _NEVER:
-        raise ConfigError(f"{name}: is never searched over; it {_NEVER[key]}.")
+    for never, why in _NEVER.items():
+        if key == never or key.startswith(f"{never}."):
+            raise ConfigError(f"{name}: is never searched over; it {why}.")
     if isinstance(value, list):
         value = {"values": value}
     if not isinstance(value, dict):
@@ -218,3 +221,19 @@ def said(tuned: TunedKey) -> str:
 def keys_of(spaces: Sequence[Space]) -> list[str]:
     """All tuned keys, each once."""
     return list(dict.fromkeys(tuned.key for space in spaces for tuned in space))
+
+
+def at_edge(space: Space, drawn: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys whose value is the smallest or largest number there was, or within a twentieth of a range's end."""
+    found = []
+    for tuned in space:
+        value = drawn[tuned.key]
+        ends = [end for end in tuned.ends if isinstance(end, int | float) and not isinstance(end, bool)]
+        if value == 0 or len(ends) < len(tuned.ends) or (len(set(ends)) < 3 and tuned.values):
+            continue
+        low, high = min(ends), max(ends)
+        share = math.log(value / low) / math.log(high / low) if tuned.log else (value - low) / (high - low)
+        margin = 0.0 if tuned.values else 0.05
+        if not margin < share < 1 - margin:
+            found.append(tuned.key)
+    return tuple(found)

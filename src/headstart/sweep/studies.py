@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from headstart.config.checks import LOWER_IS_BETTER, METRICS, check
-from headstart.config.identity import job_key
+from headstart.config.identity import config_hash, job_key
 from headstart.config.plain import from_plain, to_plain
 from headstart.config.schema.root import Config
 from headstart.config.schema.search import DrawnConfig, GridConfig, NoSearchConfig, SearchConfig, TrialsConfig
@@ -33,7 +33,11 @@ def check_search(jobs: Jobs) -> None:
                 f"{jobs.tuned[0]}: is to be tuned, but nothing searches; say search=grid, random or tpe."
             )
         return
+    if not search.seeds or len(set(search.seeds)) < len(search.seeds):
+        raise ConfigError(f"search.seeds={search.seeds}: must be seeds, each once.")
     for job in jobs.jobs:
+        if not job.config.trainer.test:
+            raise ConfigError("trainer.test=false: is for trials, which are not tested; what they find is.")
         if not job.space:
             arm = f" for {' '.join(job.varied)}" if job.varied else ""
             raise ConfigError(
@@ -133,10 +137,14 @@ def check_resolved(found: Sequence[Probe], checked: Sequence[Checked]) -> None:
             for key in (value if isinstance(value, dict) else ())
             if value[key] != wanted[group][key]
         ]
+        if itself.fingerprint != example.fingerprint:
+            decided.append("the images")
+        if itself.weights != example.weights:
+            decided.append("the weights")
         if decided:
             raise ConfigError(
-                f"sweep.tune.{next(iter(probe.tuned))}: decides {', '.join(decided)}, which is no part of the search; "
-                "give values of their own to these."
+                f"sweep.tune.{next(iter(probe.tuned))}: decides {', '.join(decided)}, which is no part of the "
+                "search; give values of their own to these."
             )
 
 
@@ -154,7 +162,8 @@ def studies_of(
         trials.setdefault(probe.of, itself)
     grouped: dict[str, list[int]] = {}
     for place, (job, itself) in enumerate(zip(jobs.jobs, checked, strict=True)):
-        key = json.dumps([_without_seed(itself.config), repr(job.space), job.name], sort_keys=True)
+        alike = config_hash(from_plain({**itself.config, "seed": 0}))
+        key = json.dumps([alike, repr(job.space), job.name], sort_keys=True)
         grouped.setdefault(key, []).append(place)
     studies = []
     for key, places in grouped.items():
@@ -271,13 +280,9 @@ def _words(tuned: Mapping[str, Any]) -> list[str]:
 def merged(before: Sequence[Study], now: Sequence[Study]) -> tuple[Study, ...]:
     """The studies of a sweep that is launched again: those there were, with what is new of seeds and trials."""
     fresh = {study.id: study for study in now}
-    kept = [
-        dataclasses.replace(
-            study, trials=fresh[study.id].trials, seeds=tuple(dict.fromkeys((*study.seeds, *fresh[study.id].seeds)))
-        )
-        if study.id in fresh
-        else study
-        for study in before
-    ]
+    kept = []
+    for study in before:
+        seeds = (*study.seeds, *fresh[study.id].seeds) if study.id in fresh else study.seeds
+        kept.append(dataclasses.replace(fresh.get(study.id, study), seeds=tuple(dict.fromkeys(seeds))))
     there = {study.id for study in before}
     return (*kept, *(study for study in now if study.id not in there))

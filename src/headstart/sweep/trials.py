@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from headstart.sweep.space import Space, combinations
+from headstart.records.studies import Chosen
+from headstart.sweep.space import Space, applied, at_edge, combinations
+from headstart.sweep.studies import lower_is_better
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,26 @@ class Trials(Protocol):
     def ask(self) -> Trial | None:
         """The next one; None when all have been asked for."""
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
-        """Take down the metric at an epoch; whether the trial should stop."""
+    def report(self, number: int, curve: Mapping[int, float]) -> bool:
+        """Take down the metric by epoch, as far as it goes; whether the trial should stop."""
 
     def tell(self, number: int, told: Told) -> None:
         """Take down what became of a trial."""
+
+
+def best_of(told: Mapping[int, Told], *, space: Space, metric: str) -> Chosen:
+    """What a study has found, all its trials being over; of equally good ones the first."""
+    values = {number: result.value for number, result in sorted(told.items()) if result.value is not None}
+    statuses = [result.status for result in told.values()]
+    failed, pruned = statuses.count("failed"), statuses.count("pruned")
+    if not values:  # every trial came to nothing
+        return Chosen(None, {}, None, metric, len(told), failed, pruned)
+    pick: Callable[..., int] = min if lower_is_better(metric) else max
+    best = pick(values, key=lambda number: values[number])
+    drawn = told[best].drawn
+    return Chosen(
+        best, applied(space, drawn), values[best], metric, len(told), failed, pruned, at_edge(space, drawn)
+    )
 
 
 class GridTrials:
@@ -68,7 +85,7 @@ class GridTrials:
         self._asked += 1
         return Trial(self._asked - 1, self._values[self._asked - 1])
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
+    def report(self, number: int, curve: Mapping[int, float]) -> bool:
         """A grid is run whole."""
         return False
 
