@@ -49,7 +49,7 @@ def run(
     before anything is written for a mistake, RunFailed where training came to nothing, RunPruned where `prune`,
     asked after each validation, said so: its record says so too.
     """
-    if config.sweep.list or config.sweep.grid or config.sweep.zip or config.sweep.tune:
+    if config.sweep.has_jobs:
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")
     began = time.monotonic()
     prepared = prepare(config)

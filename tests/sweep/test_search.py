@@ -45,6 +45,7 @@ from headstart.records.sweeps import (
 from headstart.records.tables import METRICS, write_rows
 from headstart.sweep.executor import Ended
 from headstart.sweep.expand import expand
+from headstart.sweep.plan import Planned, open_sweep, plan_sweep
 from headstart.sweep.queue import Policy, Queue
 from headstart.sweep.search import Search
 from headstart.sweep.studies import check_metric, check_search, probes, studies_of
@@ -376,6 +377,36 @@ def test_values_that_do_not_go_together_are_a_failed_trial(
     assert "one trial" in said
 
 
+def test_a_trial_of_which_a_seed_failed_is_no_dot_in_the_picture(bench: Bench) -> None:
+    def dies(config: dict[str, Any]) -> str | None:
+        return "planted" if config["optimizer"]["lr"] == 0.1 and config["seed"] == 4 else None
+
+    search = GridConfig(seeds=[3, 4])
+    bench.run(search, study(space={"optimizer.lr": [0.1, 0.01]}, trials=2), dies=dies)
+    (dot,) = tried(bench.folder)["one-0"]
+    assert dot.tuned == {"optimizer.lr": 0.01}
+    assert dot.value == pytest.approx(direct([0.01], [3, 4])[0])
+
+
+def test_another_space_is_another_sweep_and_more_trials_are_not(tmp_path: Path) -> None:
+    def planned(*words: str) -> Planned:
+        found = jobs("search=random", "sweep.name=mine", *words)
+        tried = probes(found)
+        own, of_probes = (
+            [_checked(job.config) for job in found.jobs],
+            [_checked(probe.job.config) for probe in tried],
+        )
+        studies = studies_of(found, own, tried, of_probes)
+        return plan_sweep(found, own, command=[], output_dir=tmp_path, studies=studies)
+
+    open_sweep(planned("optimizer.lr=interval(0.1,0.2)", "seed=0,1"))
+    _, grown = open_sweep(planned("optimizer.lr=interval(0.1,0.2)", "search.trials=30", "seed=0,2"))
+    assert [(one.trials, one.seeds) for one in grown.studies] == [(30, (0, 1, 2))]
+    for words in (["optimizer.lr=interval(0.1,0.3)"], ["optimizer.lr=interval(0.1,0.2)", "search.seeds=[7]"]):
+        with pytest.raises(ConfigError, match="another fixed part"):
+            open_sweep(planned(*words, "seed=0,1"))
+
+
 def test_one_launch_at_a_time_is_at_a_search(bench: Bench) -> None:
     with FileLock(bench.folder / ".search"), pytest.raises(ConfigError, match="another launch is at this search"):
         bench.run(RandomConfig(), study())
@@ -493,6 +524,10 @@ def test_a_search_for_real(run_tiny: Any) -> None:
     # all runs together: the trials are left out, or scratch would have many baselines
     everything = [one for _, one in find_runs([Path("outputs")])[0]]
     assert "8 runs without a test left out (trainer.test=false: trials)." in compare_runs(everything).notes
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        main(["plan", "-m", *words_of(*SEARCH, "seed=0,1,2", "search.seeds=[0,1]", "strategy=full,linear_probe")])
+    assert "jobs       14: 8 of trials, then 6 that run and test what was found; 12 done already" in out.getvalue()
     # again: nothing to do, and one more seed is one more run of each arm
     count = len(everything)
     status, _, _ = launch(

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return plan(arguments.overrides, tuple(arguments.config_dir))
     config = compose(arguments.overrides, config_dirs=tuple(arguments.config_dir))
-    if config.sweep.list or config.sweep.grid or config.sweep.zip or config.sweep.tune:
+    if config.sweep.has_jobs:
         raise ConfigError("this experiment is a sweep: add -m to plan it.")
     from headstart.planning import describe, draw
     from headstart.preparation import prepare

@@ -36,7 +36,7 @@ def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
     configs: list[Config] = [job.config for job in jobs.jobs]
     slots = slots_for(jobs.launcher, configs, gpus=prepared.machine.gpus)
     if planned.sweep.studies:
-        return _plan_search(prepared, slots=slots)
+        return _plan_search(prepared, slots=slots, duplicates=jobs.duplicates)
     done = completed_runs(planned.output_dir)
     there = [bool(done.get(job.key) or completed_run(planned.output_dir, job.key)) for job in planned.sweep.jobs]
     again = f", {jobs.duplicates} duplicates left out" if jobs.duplicates else ""
@@ -73,23 +73,30 @@ def _show_cost(todo: Sequence[Checked], *, slots: Sequence[str | None]) -> None:
     print(f"disk       about {size_in_words(cost.kept)}, and {size_in_words(cost.beside)} more while jobs run")
 
 
-def _plan_search(prepared: Prepared, *, slots: Sequence[str | None]) -> int:
+def _plan_search(prepared: Prepared, *, slots: Sequence[str | None], duplicates: int) -> int:
     """What a search will do: its studies, what each may choose from, and what it costs at most."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from headstart.records.sweeps import SWEEP, read_sweep
+    from headstart.records.sweeps import DONE, SWEEP, read_sweep, states_of
     from headstart.sweep.space import read_space, said
 
     planned, search = prepared.planned, prepared.planned.sweep.search
     sweep, seeds = planned.sweep, planned.sweep.search["seeds"]
-    there = read_sweep(planned.folder) if (planned.folder / SWEEP).exists() else None
+    is_there = (planned.folder / SWEEP).exists()
+    before = read_sweep(planned.folder).current if is_there else ()
+    states = states_of(planned.folder, before)
+    done = [job for job in before if states[job.id].status in DONE]
     trials = sum(study.trials for study in sweep.studies) * len(seeds)
     answers = sum(len(study.seeds) for study in sweep.studies)
-    print(f"sweep      {sweep.name}{' (is there already)' if there else ''}")
-    print(f"jobs       {trials + answers}: {trials} of trials, then {answers} that run and test what was found")
+    print(f"sweep      {sweep.name}{' (is there already)' if is_there else ''}")
+    again = f", {duplicates} duplicates left out" if duplicates else ""
+    print(
+        f"jobs       {trials + answers}{again}: {trials} of trials, then {answers} that run and test what was "
+        f"found; {len(done)} done already"
+    )
     metric = prepared.checked[0].config["trainer"]["monitor"] if search["metric"] == "auto" else search["metric"]
     pruned = f", stopped early by the {search['pruner']}" if search.get("pruner", "none") != "none" else ""
     print(f"search     {search['name']}: best {metric}, mean over seeds {', '.join(map(str, seeds))}{pruned}")
@@ -118,6 +125,9 @@ def _plan_search(prepared: Prepared, *, slots: Sequence[str | None]) -> int:
     for study in sweep.studies:
         found = next(found for found in prepared.checked if plain[id(found)] == study.config)
         trial = replace(found, parameters=0 if not search["keep_weights"] else found.parameters, test_images=0)
-        todo += [trial] * (study.trials * len(seeds)) + [found] * len(study.seeds)
+        left = {True: study.trials * len(seeds), False: len(study.seeds)}
+        for job in done:
+            left[job.trial is not None] -= job.study == study.id
+        todo += [trial] * left[True] + [found] * left[False]
     _show_cost(todo, slots=slots)
     return 0

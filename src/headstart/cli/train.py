@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True), end="")
         return 0
-    if config.sweep.list or config.sweep.grid or config.sweep.zip or config.sweep.tune:
+    if config.sweep.has_jobs:
         from headstart.sweep.expand import expand
 
         count = len(expand(arguments.overrides, config_dirs=config_dirs).jobs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.compare.arms import Arm, group_arms, pair_key
 from headstart.compare.intervals import Estimate, estimate
-from headstart.config.checks import LOWER_IS_BETTER, METRICS
+from headstart.config.checks import METRICS, lower_is_better
 from headstart.errors import RecordError, did_you_mean
 from headstart.records.schema import RunRecord
 
@@ -54,7 +54,7 @@ class Comparison:
     @property
     def lower_is_better(self) -> bool:
         """Whether a negative gain is good."""
-        return self.metric.rpartition("/")[2] in LOWER_IS_BETTER
+        return lower_is_better(self.metric)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

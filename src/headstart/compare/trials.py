@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from rich.text import Text
 
 from headstart.errors import RecordError
 from headstart.records.pictures import check_picture, write_picture
-from headstart.records.store import read_record
-from headstart.records.studies import Chosen, Study
+from headstart.records.store import metric_of
+from headstart.records.studies import Study, overrides_of
 from headstart.records.sweeps import Sweep, read_sweep, states_of
 
 _COLOURS = ("#2a6f97", "#c2410c", "#2f855a", "#7b5ea7", "#8a6d3b", "#9b2c5e", "#4a5568")
@@ -37,24 +36,19 @@ def tried(folder: Path) -> dict[str, list[Tried]]:
     metric = {id: chosen.metric for id, chosen in sweep.chosen.items()}
     trials = [job for job in sweep.jobs if job.trial is not None and job.study in metric]
     states = states_of(folder, trials)
-    values: dict[tuple[str, int], list[float]] = {}
+    values: dict[tuple[str, int], list[float | None]] = {}
     tuned: dict[tuple[str, int], Mapping[str, Any]] = {}
     for job in trials:
-        state = states[job.id]
-        if state.status != "completed" or state.run is None:
-            continue
-        try:
-            record = read_record(folder.parent.parent / "runs" / Path(state.run).name)
-        except RecordError:
-            continue
-        value = record.metrics.get(metric[str(job.study)])
-        if value is not None and math.isfinite(value):
-            place = (str(job.study), int(job.trial or 0))
-            values.setdefault(place, []).append(value)
-            tuned[place] = job.tuned
+        place = (str(job.study), int(job.trial or 0))
+        run = states[job.id].run if states[job.id].status == "completed" else None
+        value = metric_of(folder.parent.parent / "runs" / run, metric[place[0]]) if run else None
+        values.setdefault(place, []).append(value)
+        tuned[place] = job.tuned
     found: dict[str, list[Tried]] = {}
     for place, several in values.items():
-        found.setdefault(place[0], []).append(Tried(tuned[place], sum(several) / len(several)))
+        known = [value for value in several if value is not None]
+        if len(known) == len(several):  # a trial of which a seed failed has no value
+            found.setdefault(place[0], []).append(Tried(tuned[place], sum(known) / len(known)))
     return found
 
 
@@ -85,14 +79,9 @@ def table(sweep: Sweep) -> Table:
             str(chosen.failed),
             str(chosen.pruned),
             f"{chosen.value:.4f}",
-            Text(words(chosen)),
+            Text(" ".join(overrides_of(chosen.tuned))),
         )
     return grid
-
-
-def words(chosen: Chosen) -> str:
-    """The values that were found, as overrides."""
-    return " ".join(f"{key}={json.dumps(value)}".replace('"', "") for key, value in chosen.tuned.items())
 
 
 def edges(sweep: Sweep) -> list[str]:

@@ -21,6 +21,11 @@ METRICS = {
 LOWER_IS_BETTER = ("ece", "log_loss")
 
 
+def lower_is_better(metric: str) -> bool:
+    """Whether less of a metric, such as `val/log_loss`, is better."""
+    return metric.rpartition("/")[2] in LOWER_IS_BETTER
+
+
 def check(config: Config) -> None:
     """Raise ConfigError for the first value that cannot be, alone or beside another."""
     for key, value, field in _options(config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -82,6 +83,15 @@ def read_record(folder: Path) -> RunRecord:
         raise RecordError(f"{path}: is damaged ({type(error).__name__}).") from error
     except RecordError as error:
         raise RecordError(f"{path}: {error}.") from error
+
+
+def metric_of(folder: Path, metric: str) -> float | None:
+    """A metric of a run; None where it has none that is a finite number, or cannot be read."""
+    try:
+        value = read_record(folder).metrics.get(metric)
+    except RecordError:
+        return None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def run_folders(path: Path, *, answers: bool = False) -> list[Path]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+
+def overrides_of(tuned: Mapping[str, Any]) -> list[str]:
+    """Values of tuned keys, as one would write them as overrides."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}".replace('"', "") for key, value in tuned.items()]
 
 
 @dataclass(frozen=True)

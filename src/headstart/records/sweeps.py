@@ -22,6 +22,7 @@ SCHEMA_VERSION = 3
 READABLE = (2, 3)
 DONE = ("completed", "pruned")
 """States of jobs that nothing is left to do for."""
+ENDED = (*DONE, "failed")
 RETRIABLE = ("killed", "memory", "timeout", "lost")
 """Kinds of failure that say nothing of the job itself."""
 

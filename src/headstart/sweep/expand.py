@@ -23,7 +23,7 @@ from headstart.config.schema.sweep import SweepConfig
 from headstart.errors import ConfigError
 from headstart.sweep.composer import Composer
 from headstart.sweep.definition import Definition, read_definition, text_of
-from headstart.sweep.space import Space, applied, checked_space, first, is_interval, keys_of, range_of, read_space
+from headstart.sweep.space import Space, applied, checked_space, first, is_interval, range_of, read_space
 from headstart.sweep.stages import Asked, check_stage, each_group, stage_of
 
 _SHOWN_ERRORS = 8
@@ -67,7 +67,7 @@ class Jobs:
     @property
     def tuned(self) -> tuple[str, ...]:
         """Keys that the search finds values for."""
-        return tuple(sorted(keys_of([job.space for job in self.jobs])))
+        return tuple(sorted({tuned.key for job in self.jobs for tuned in job.space}))
 
 
 def expand(overrides: Sequence[str], *, config_dirs: tuple[str, ...] = ()) -> Jobs:

@@ -21,14 +21,13 @@ from headstart.errors import RecordError
 from headstart.records.progress import Progress, clock, read_progress
 from headstart.records.schema import result_of
 from headstart.records.store import read_record
-from headstart.records.sweeps import JobState, SweepJob, read_state
+from headstart.records.sweeps import ENDED, JobState, SweepJob, read_state
 
 if TYPE_CHECKING:
     from headstart.sweep.queue import Queue
 
 _EVERY = 1.0
 """Seconds between two looks at the files of running jobs."""
-_ENDED = ("completed", "failed", "pruned")
 _SHOWN = 24
 """Running jobs that are listed."""
 
@@ -80,7 +79,7 @@ def take_snapshot(
     known: Mapping[str, JobState] | None = None,
 ) -> Snapshot:
     """Look at a sweep's files; states that are `known` to be final are not read again."""
-    final = {id: state for id, state in (known or {}).items() if state.status in _ENDED}
+    final = {id: state for id, state in (known or {}).items() if state.status in ENDED}
     states = {job.id: final.get(job.id) or read_state(folder, job.id) for job in jobs}
     running = {id: state.run for id, state in states.items() if state.status == "running" and state.run}
     progress = {id: found for id, run in running.items() if (found := read_progress(output_dir / "runs" / run))}
@@ -101,7 +100,7 @@ def render(shot: Snapshot, *, width: int) -> RenderableType:
     if len(running) > _SHOWN:
         table.add_row(Text(f"  ... and {len(running) - _SHOWN} more"), "", "")
     counts, total = shot.counts, len(shot.jobs) + shot.to_come
-    ended = sum(counts[status] for status in _ENDED)
+    ended = sum(counts[status] for status in ENDED)
     bar = ProgressBar(total=max(1, total), completed=ended, width=min(32, width // 3))
     line = Table.grid(padding=(0, 1))
     line.add_row(bar, Text(summary(shot)))
@@ -116,7 +115,7 @@ def summary(shot: Snapshot) -> str:
     shown = ("failed", "pruned", "running", "interrupted", "waiting", "to come")
     parts += [f"{counts[status]} {status}" for status in shown if counts[status]]
     left = shot.seconds_left()
-    if left is not None and sum(counts[status] for status in _ENDED) < total:
+    if left is not None and sum(counts[status] for status in ENDED) < total:
         parts.append(f"about {clock(left)} left")
     return ", ".join(parts)
 
@@ -169,13 +168,13 @@ class View:
                 self.output_dir,
                 queue.sweep.jobs,
                 slots=self.slots,
-                to_come=queue.feed.sweep.to_come if queue.feed else 0,
+                to_come=queue.to_come,
                 known=queue.states,
             )
             self._live.update(render(shot, width=self.console.width), refresh=True)
 
     def _events(self, queue: Queue) -> None:
-        total = len(queue.states) + (queue.feed.sweep.to_come if queue.feed else 0)
+        total = len(queue.states) + queue.to_come
         if self._said is None:  # what was done before this launch is no event
             self._said = {id: state.status for id, state in queue.states.items() if id not in queue.waiting}
         for id, state in queue.states.items():
@@ -184,7 +183,7 @@ class View:
             self._said[id] = state.status
             if state.status == "completed" and id not in queue.begun:
                 continue
-            done = sum(one.status in _ENDED for one in queue.states.values())
+            done = sum(one.status in ENDED for one in queue.states.values())
             if state.status == "running":
                 self._say(f"       {queue.jobs[id].varied or 'one run'}: started") if not self._live else None
             else:

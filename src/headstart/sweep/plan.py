@@ -172,11 +172,9 @@ def open_sweep(planned: Planned, *, force_new: bool = False) -> tuple[Path, Swee
             )
         by_key = {(job.key, job.name): planned.configs[job.id] for job in planned.sweep.jobs}
         for job in sweep.jobs:
-            place = job_folder(folder, job.id) / CONFIG
             config = by_key.get((job.key, job.name))
-            if config is not None and not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_text(place, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            if config is not None:
+                freeze(folder, job.id, config)
         write_sweep(folder, sweep)
     take_over(folder, planned.output_dir, sweep)
     return folder, sweep
@@ -187,14 +185,30 @@ def take_over(folder: Path, output_dir: Path, sweep: Sweep) -> None:
     done = completed_runs(output_dir)
     for job in sweep.jobs:
         run = done.get(job.key) or completed_run(output_dir, job.key)
-        state = read_state(folder, job.id)
         if run and run_of(output_dir, job.key) != run:
             note_run(output_dir, job.key, run)
-        if run and state.status != "completed":
-            state = JobState("completed", run, attempts=state.attempts, reused=run != state.run, finished=now())
-            write_state(folder, job.id, state)
-        elif not run and state.status == "completed":
-            write_state(folder, job.id, JobState())
+        settle(folder, job.id, run)
+
+
+def settle(folder: Path, job_id: str, run: str | None) -> JobState:
+    """The state of a job whose completed run is `run`, if there is one; written where it said otherwise."""
+    state = read_state(folder, job_id)
+    if run and state.status != "completed":
+        state = JobState("completed", run, attempts=state.attempts, reused=run != state.run, finished=now())
+    elif not run and state.status == "completed":
+        state = JobState()
+    else:
+        return state
+    write_state(folder, job_id, state)
+    return state
+
+
+def freeze(folder: Path, job_id: str, config: Mapping[str, Any]) -> None:
+    """Write a job's config down, once: what is there stays."""
+    place = job_folder(folder, job_id) / CONFIG
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
 
 def _same_fixed_part(before: Sweep, now: Sweep) -> None:

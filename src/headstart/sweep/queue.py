@@ -130,6 +130,11 @@ class Queue:
             time.sleep(POLL)  # all that is left is being done by another launch
 
     @property
+    def to_come(self) -> int:
+        """Jobs that it has yet to be given, at most."""
+        return self.feed.sweep.to_come if self.feed else 0
+
+    @property
     def _busy(self) -> set[str]:
         """Jobs that are not over."""
         return {*self.waiting, *self.executor.running}

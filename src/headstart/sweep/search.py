@@ -11,17 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
+from headstart.config.checks import lower_is_better
 from headstart.config.schema.search import DrawnConfig, TrialsConfig
-from headstart.errors import ConfigError, RecordError
-from headstart.records.atomic import write_text
+from headstart.errors import ConfigError
 from headstart.records.index import completed_run
-from headstart.records.store import CONFIG, now, read_record
+from headstart.records.store import metric_of, now
 from headstart.records.studies import Study
 from headstart.records.sweeps import (
     DONE,
+    ENDED,
     PRUNE,
     JobState,
     Sweep,
@@ -34,13 +34,13 @@ from headstart.records.sweeps import (
     write_sweep,
 )
 from headstart.records.tables import METRICS, read_rows
+from headstart.sweep.plan import freeze, settle
 from headstart.sweep.space import Space, applied, read_space
-from headstart.sweep.studies import answer_rows, lower_is_better, metric_of, trial_rows
+from headstart.sweep.studies import answer_rows, searched_metric, trial_rows
 from headstart.sweep.trials import GridTrials, Told, Trial, Trials, best_of
 
 States = dict[str, JobState]
 _LOCK = ".search"
-_OVER = (*DONE, "failed")
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Search:
                 statuses = {states[job].status for job in jobs}
                 if any(job in busy and states[job].status not in DONE for job in jobs):
                     continue  # what failed and is busy is tried again
-                if not statuses <= set(_OVER):  # stopped by somebody: the next launch goes on with it
+                if not statuses <= set(ENDED):  # stopped by somebody: the next launch goes on with it
                     del one.open[number]
                     one.left_open = True
                     continue
@@ -167,7 +167,7 @@ class Search:
 
     def _begin(self, study: Study) -> _Study:
         space = read_space(study.space, where=f"study {study.id}")
-        metric = metric_of(self.config, str(study.config["trainer"]["monitor"]))
+        metric = searched_metric(self.config, str(study.config["trainer"]["monitor"]))
         if isinstance(self.config, DrawnConfig):
             from headstart.sweep.optuna_trials import OptunaTrials
 
@@ -186,7 +186,7 @@ class Search:
     def _begun(self, one: _Study, trial: Trial, states: States) -> list[SweepJob]:
         """The jobs of a trial, their configs frozen; there already where another trial had the same values.
 
-        None where the values do not go together: that is a failed trial.
+        There are none where the values do not go together: that is a failed trial.
         """
         tuned = applied(one.space, trial.drawn)
         try:
@@ -213,10 +213,7 @@ class Search:
             by_key = {(job.key, job.name): job for job in sweep.jobs}
             jobs = [by_key[row.key, row.name] for row, _ in rows]
             for job, (_, config) in zip(jobs, rows, strict=True):
-                place = job_folder(self.folder, job.id) / CONFIG
-                if not place.exists():
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    write_text(place, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+                freeze(self.folder, job.id, config)
             if sweep.jobs != self.sweep.jobs:
                 write_sweep(self.folder, sweep)
             self._now_on_disk(sweep)
@@ -225,16 +222,8 @@ class Search:
     def _given(self, rows: Sequence[SweepJob], states: States) -> list[SweepJob]:
         """The same jobs; what became of them before, by whichever sweep, is in `states` then."""
         for job in rows:
-            if job.id in states:
-                continue
-            state = read_state(self.folder, job.id)
-            run = completed_run(self.output_dir, job.key)
-            if run and state.status != "completed":
-                state = JobState("completed", run, attempts=state.attempts, reused=run != state.run, finished=now())
-                write_state(self.folder, job.id, state)
-            elif not run and state.status == "completed":
-                state = JobState()
-            states[job.id] = state
+            if job.id not in states:
+                states[job.id] = settle(self.folder, job.id, completed_run(self.output_dir, job.key))
         return list(rows)
 
     def _prune(self, one: _Study, number: int, jobs: Sequence[str], states: States) -> None:
@@ -255,37 +244,27 @@ class Search:
             for job in jobs:
                 if states[job].status == "running":
                     (job_folder(self.folder, job) / PRUNE).touch()
-                elif states[job].status not in _OVER:
+                elif states[job].status not in ENDED:
                     states[job] = JobState("pruned", finished=now())
                     write_state(self.folder, job, states[job])
 
     def _told(self, one: _Study, drawn: Mapping[str, Any], states: Sequence[JobState]) -> Told:
         statuses = {state.status for state in states}
         if statuses == {"completed"}:
-            values = [self._value(one, state) for state in states]
-            known = [value for value in values if value is not None]
-            if len(known) == len(values):
-                return Told(drawn, "completed", sum(known) / len(known))
+            runs = [self.output_dir / "runs" / str(state.run) for state in states]
+            values = [value for run in runs if (value := metric_of(run, one.metric)) is not None]
+            if len(values) == len(runs):
+                return Told(drawn, "completed", sum(values) / len(values))
         return Told(drawn, "pruned" if "pruned" in statuses and "failed" not in statuses else "failed")
-
-    def _value(self, one: _Study, state: JobState) -> float | None:
-        with suppress(RecordError):
-            value = read_record(self.output_dir / "runs" / str(state.run)).metrics.get(one.metric)
-            if value is not None and math.isfinite(value):
-                return value
-        return None
 
     def _close(self, one: _Study) -> None:
         """Where all trials of a study are over: choose the best, and have it run with every seed."""
         if one.open or one.left_open or not one.asked_all:
             return
         chosen = best_of(one.trials.told(), space=one.space, metric=one.metric)
-        rows = (
-            answer_rows(one.study, chosen.tuned, output_dir=str(self.output_dir))
-            if chosen.trial is not None
-            else []
-        )
-        jobs = self._frozen(rows)
+        jobs: list[SweepJob] = []
+        if chosen.trial is not None:
+            jobs = self._frozen(answer_rows(one.study, chosen.tuned, output_dir=str(self.output_dir)))
         with FileLock(self.folder / ".lock"):
             before = read_sweep(self.folder)
             sweep = replace(before, chosen={**before.chosen, one.study.id: chosen})

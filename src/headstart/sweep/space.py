@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,9 +148,10 @@ def range_of(override: Override) -> tuple[str, dict[str, Any]]:
 
 def spaced(low: float, high: float, count: int, *, log: bool, whole: bool) -> list[float]:
     """`count` numbers from `low` to `high`, both included, at equal distances or equal ratios."""
-    shares = [i / (count - 1) for i in range(count)]
-    numbers = [low * (high / low) ** share if log else low + (high - low) * share for share in shares]
-    return [round(number) if whole else rounded(number) for number in numbers]
+    import numpy as np  # most sweeps do without
+
+    numbers = (np.geomspace if log else np.linspace)(low, high, count)
+    return [round(number) if whole else rounded(number) for number in numbers.tolist()]
 
 
 def rounded(number: float) -> float:
@@ -216,11 +217,6 @@ def said(tuned: TunedKey) -> str:
     else:
         what = f"{tuned.low:g} to {tuned.high:g}{', by ratios' if tuned.log else ''}"
     return f"{tuned.key}: {what}{f', divided by {tuned.divided_by}' if tuned.divided_by else ''}"
-
-
-def keys_of(spaces: Sequence[Space]) -> list[str]:
-    """All tuned keys, each once."""
-    return list(dict.fromkeys(tuned.key for space in spaces for tuned in space))
 
 
 def at_edge(space: Space, drawn: Mapping[str, Any]) -> tuple[str, ...]:

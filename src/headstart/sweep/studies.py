@@ -6,17 +6,17 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headstart.config.checks import LOWER_IS_BETTER, METRICS, check
+from headstart.config.checks import METRICS, check, lower_is_better
 from headstart.config.identity import config_hash, job_key
 from headstart.config.plain import from_plain, to_plain
 from headstart.config.schema.root import Config
 from headstart.config.schema.search import DrawnConfig, GridConfig, NoSearchConfig, SearchConfig, TrialsConfig
 from headstart.errors import ConfigError, did_you_mean
 from headstart.records.store import slug
-from headstart.records.studies import Study
+from headstart.records.studies import Study, overrides_of
 from headstart.records.sweeps import SweepJob
 from headstart.sweep.expand import Job, Jobs, listed
 from headstart.sweep.preflight import Checked
@@ -57,7 +57,7 @@ def check_metric(search: SearchConfig, *, task: str, monitor: str) -> None:
     if not isinstance(search, TrialsConfig):
         return
     known = [f"val/{name}" for name in METRICS[task]]
-    metric = metric_of(search, monitor)
+    metric = searched_metric(search, monitor)
     if metric not in known:
         hint = did_you_mean(metric, known) or f" There are {', '.join(known)}."
         why = (
@@ -72,14 +72,9 @@ def check_metric(search: SearchConfig, *, task: str, monitor: str) -> None:
         )
 
 
-def metric_of(search: TrialsConfig, monitor: str) -> str:
+def searched_metric(search: TrialsConfig, monitor: str) -> str:
     """The validation metric by which trials are told apart."""
     return monitor if search.metric == "auto" else search.metric
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether less of a metric is better."""
-    return metric.rpartition("/")[2] in LOWER_IS_BETTER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +98,7 @@ def probes(jobs: Jobs) -> list[Probe]:
     errors: list[str] = []
     seen: set[str] = set()
     for place, job in enumerate(jobs.jobs):
-        plain = _without_seed(to_plain(job.config))
+        plain = _without(to_plain(job.config), "seed", "output_dir")
         identity = json.dumps([plain, repr(job.space), job.name], sort_keys=True)
         if identity in seen:
             continue
@@ -111,9 +106,9 @@ def probes(jobs: Jobs) -> list[Probe]:
         every = combinations(job.space) if isinstance(jobs.search, GridConfig) else corners(job.space)
         for drawn in every:
             tuned = applied(job.space, drawn)
-            words = (*(word for word in job.varied if not word.startswith("seed=")), *_words(tuned))
+            words = (*_arm_words(job), *overrides_of(tuned))
             try:
-                config = checked_config({**plain, "seed": 0}, tuned, seed=0, trial=True)
+                config = checked_config(plain, tuned, seed=0, trial=True)
                 found.append(Probe(Job(job.overrides, words, config, job.name), place, tuned))
             except ConfigError as error:
                 errors.append(f"{' '.join(words)}: {error}")
@@ -168,7 +163,7 @@ def studies_of(
     studies = []
     for key, places in grouped.items():
         job, itself = jobs.jobs[places[0]], checked[places[0]]
-        words = [word for word in job.varied if not word.startswith("seed=")]
+        words = _arm_words(job)
         count = jobs.search.trials if isinstance(jobs.search, DrawnConfig) else len(list(combinations(job.space)))
         digest = hashlib.sha256(f"{key} {itself.fingerprint} {itself.weights}".encode()).hexdigest()[:8]
         studies.append(
@@ -191,14 +186,14 @@ def studies_of(
 
 
 def trial_rows(
-    study: Study, number: int, tuned: Mapping[str, Any], *, seeds: Iterable[int], output_dir: str
+    study: Study, number: int, tuned: Mapping[str, Any], *, seeds: Sequence[int], output_dir: str
 ) -> list[tuple[SweepJob, dict[str, Any]]]:
     """The jobs of a trial, one per seed, with their configs; raises ConfigError where they cannot be."""
-    several = len(tuple(seeds)) > 1
+    several = len(seeds) > 1
     rows = []
     for seed in seeds:
         config = checked_config(study.trial_config, tuned, seed=seed, trial=True)
-        words = [*_words(tuned), *([f"seed={seed}"] if several else [])]
+        words = [*overrides_of(tuned), *([f"seed={seed}"] if several else [])]
         rows.append(
             _row(study, config, words, tuned, stem=(f"trial{number}", f"s{seed}"), trial=number, where=output_dir)
         )
@@ -212,7 +207,7 @@ def answer_rows(
     rows = []
     for seed in study.seeds:
         config = checked_config(study.config, tuned, seed=seed, trial=False)
-        words = [f"seed={seed}", *_words(tuned)]
+        words = [f"seed={seed}", *overrides_of(tuned)]
         rows.append(_row(study, config, words, tuned, stem=("best", f"s{seed}"), trial=None, where=output_dir))
     return rows
 
@@ -244,7 +239,7 @@ def _row(
 
 
 def checked_config(plain: Mapping[str, Any], tuned: Mapping[str, Any], *, seed: int, trial: bool) -> Config:
-    """A run's config: tuned values and seed in place; of a trial without a test, and without the validation images.
+    """A run's config: tuned values and seed in place; of a trial without a test, its validation images kept apart.
 
     Where what is found is to be trained on all (data.refit_on_val), its last weights are tested: so are a trial's.
     """
@@ -265,16 +260,13 @@ def checked_config(plain: Mapping[str, Any], tuned: Mapping[str, Any], *, seed: 
     return config
 
 
-def _without_seed(plain: Mapping[str, Any]) -> dict[str, Any]:
-    return _without(plain, "seed", "output_dir")
-
-
 def _without(plain: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in keys}
 
 
-def _words(tuned: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={json.dumps(value, ensure_ascii=False).strip(chr(34))}" for key, value in tuned.items()]
+def _arm_words(job: Job) -> list[str]:
+    """What tells a job from those of other arms."""
+    return [word for word in job.varied if not word.startswith("seed=")]
 
 
 def merged(before: Sequence[Study], now: Sequence[Study]) -> tuple[Study, ...]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from headstart.config.checks import lower_is_better
 from headstart.records.studies import Chosen
 from headstart.sweep.space import Space, applied, at_edge, combinations
-from headstart.sweep.studies import lower_is_better
 
 
 @dataclass(frozen=True)

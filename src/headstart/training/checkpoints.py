@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 
-from headstart.config.checks import LOWER_IS_BETTER
+from headstart.config.checks import lower_is_better
 from headstart.errors import RecordError
 from headstart.models.classifier import Classifier
 from headstart.records.atomic import write_with
@@ -23,11 +23,6 @@ FOLDER = "checkpoints"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 RESUME = "last.ckpt"
-
-
-def lower_is_better(monitor: str) -> bool:
-    """Whether a metric, with or without its split, improves downwards."""
-    return monitor.rpartition("/")[2] in LOWER_IS_BETTER
 
 
 class BestWeights(pl.Callback):

@@ -17,6 +17,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.strategies import DDPStrategy
 
+from headstart.config.checks import lower_is_better
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunFailed
 from headstart.strategies.additions import fold
@@ -28,7 +29,6 @@ from headstart.training.checkpoints import (
     BestWeights,
     WholeCheckpoints,
     load_weights,
-    lower_is_better,
     read_checkpoint,
     save_weights,
 )

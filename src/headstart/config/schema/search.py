@@ -28,7 +28,6 @@ class TrialsConfig(SearchConfig):
     metric: str = option(
         "auto",
         "Validation metric by which trials are told apart; `auto` is trainer.monitor.",
-        auto="trainer.monitor",
     )
     direction: str = option(
         "auto",

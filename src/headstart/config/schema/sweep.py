@@ -36,3 +36,8 @@ class SweepConfig:
     curve: Any = option(
         [], "Keys of an axis along which the jobs count: curve.png has a line per name over the first that is set."
     )
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether it says of any job more than that there is one."""
+        return any((self.list, self.zip, self.grid, self.conditional, self.tune))
