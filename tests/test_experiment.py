@@ -452,7 +452,12 @@ def test_what_cannot_be_resumed(run_tiny: RunTiny, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_still_going_is_left_alone(run_tiny: RunTiny) -> None:
-    words = [sys.executable, "-m", "headstart", "train", *TINY, "trainer.max_epochs=100000"]
+    # a script's background jobs ignore Ctrl-C, and so would what these tests start in one
+    program = (
+        "import signal, sys\nfrom headstart.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\nsys.exit(main(sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", program, "train", *TINY, "trainer.max_epochs=100000"]
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 60
