@@ -41,17 +41,18 @@ def runs(path: AnyPath | None = None) -> pd.DataFrame:
     return frame_of(find_runs([Path(path) if path else default_output_dir()])[0])
 
 
-def compare(*paths: AnyPath, metric: str | None = None) -> Comparison:
-    """Compare the runs below `paths`, paired by seed and split; `.arms` is the table as a data frame.
+def compare(*paths: AnyPath, metric: str | None = None, baseline: str | None = None) -> Comparison:
+    """Compare what is below `paths`, paired by seed and split; `.arms` is the table as a data frame.
 
-    By default `paths` is where `train` writes. Raises a HeadstartError where there is nothing to compare.
+    A path is as for `headstart compare`; by default it is where `train` writes. `baseline` names another arm to
+    measure against. Raises a HeadstartError where there is nothing to compare.
     """
-    from headstart.compare.comparison import compare_runs
+    from headstart.compare.comparison import compare_results
+    from headstart.compare.sources import find_results
     from headstart.config.paths import default_output_dir
-    from headstart.records.store import find_runs
 
-    found, damaged = find_runs([Path(path) for path in paths or (default_output_dir(),)])
-    return compare_runs([record for _, record in found], metric=metric, notes=damaged)
+    results, notes = find_results([Path(path) for path in paths or (default_output_dir(),)], metric=metric)
+    return compare_results(results, metric=metric, baseline=baseline, notes=notes)
 
 
 def load(run_folder: AnyPath) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:

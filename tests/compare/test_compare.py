@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from headstart.compare.comparison import compare_runs
+from headstart.compare.comparison import Comparison, compare_results
 from headstart.compare.formats import render
-from headstart.compare.intervals import estimate
 from headstart.compare.picture import draw
+from headstart.compare.results import result_of_run
+from headstart.compare.statistics.intervals import estimate
 from headstart.config.compose import compose
 from headstart.config.identity import arm_hash
 from headstart.config.plain import to_plain
@@ -58,6 +59,10 @@ def made(of: tuple[str, ...], seed: int, value: float, **changes: Any) -> RunRec
     return RunRecord(**{**base, **changes})
 
 
+def compare_runs(records: list[RunRecord], **options: Any) -> Comparison:
+    return compare_results([result_of_run(None, record) for record in records], **options)
+
+
 def three_arms(seeds: int = 3) -> list[RunRecord]:
     values = {ARMS[0]: (0.9, 0.94, 0.92), ARMS[1]: (0.8, 0.83, 0.85), ARMS[2]: (0.7, 0.76, 0.73)}
     return [made(arm, seed, values[arm][seed]) for arm in ARMS for seed in range(seeds)]
@@ -90,7 +95,7 @@ def test_gains_are_paired_by_seed() -> None:
     assert scratch.is_baseline
     assert scratch.gain is None
     assert probe.baseline == "weights=scratch strategy=full"
-    assert comparison.references == {"chance": 0.5, "majority class": 0.6}
+    assert list(comparison.references.values()) == [{"chance": 0.5, "majority class": 0.6}]
     assert full.seconds == pytest.approx(11.0)
 
 
@@ -138,7 +143,7 @@ def test_a_random_features_control_is_no_baseline() -> None:
 def test_a_baseline_of_another_backbone_head_or_data_is_none() -> None:
     others = [
         ("weights=pretrained", "strategy=full", more)
-        for more in ("backbone=resnet18", "head=mlp", "data.image_size=32")
+        for more in ("backbone=resnet18", "head=mlp", "data.train_size=50")
     ]
     comparison = compare_runs([*three_arms(), *(made(arm, s, 0.5) for arm in others for s in range(2))])
     assert [row.baseline for row in comparison.rows[3:]] == [None] * 3

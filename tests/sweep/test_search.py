@@ -20,7 +20,8 @@ from filelock import FileLock
 from tests.conftest import TINY
 
 from headstart.cli import main
-from headstart.compare.comparison import compare_runs
+from headstart.compare.comparison import compare_results
+from headstart.compare.results import result_of_run
 from headstart.compare.trials import tried
 from headstart.config.compose import compose
 from headstart.config.plain import to_plain
@@ -523,7 +524,8 @@ def test_a_search_for_real(run_tiny: Any) -> None:
     )
     # all runs together: the trials are left out, or scratch would have many baselines
     everything = [one for _, one in find_runs([Path("outputs")])[0]]
-    assert "8 runs without a test left out (trainer.test=false: trials)." in compare_runs(everything).notes
+    notes = compare_results([result_of_run(None, record) for record in everything]).notes
+    assert "8 runs without a test left out (trainer.test=false: trials)." in notes
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
         main(["plan", "-m", *words_of(*SEARCH, "seed=0,1,2", "search.seeds=[0,1]", "strategy=full,linear_probe")])

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from tests.conftest import TINY
 
 from headstart.cli import main
-from headstart.compare.comparison import compare_runs
+from headstart.compare.comparison import compare_results
 from headstart.compare.curve import draw_curve, lines_of
+from headstart.compare.sources import find_results
 from headstart.config.compose import compose
 from headstart.errors import ConfigError, RecordError
 from headstart.experiment import run
@@ -155,8 +156,8 @@ def test_one_job_per_layer_group_and_their_curve(capsys: pytest.CaptureFixture[s
     assert f"Curve: {folder.resolve() / 'curve.png'}" in shown or f"Curve: {folder / 'curve.png'}" in shown
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     records = [record for _, record in find_runs([folder])[0]]
-    comparison = compare_runs(records)
-    lines = lines_of(folder, comparison, records)
+    comparison = compare_results(find_results([folder])[0])
+    lines = lines_of(folder, comparison)
     assert list(lines) == ["copied", "random"]
     assert [point.x for point in lines["random"]] == [1, 2, 3, 4, 5]
     base = {r.seed: r for r in records if r.config["strategy"]["name"] == "full"}
@@ -171,9 +172,9 @@ def test_one_job_per_layer_group_and_their_curve(capsys: pytest.CaptureFixture[s
 
 def test_no_curve_no_picture(capsys: pytest.CaptureFixture[str]) -> None:
     write("plain", "  list:\n    - {seed: 0}\n")
-    folder, _, records = launch(expand(tiny("experiment=plain")))
+    folder = launch(expand(tiny("experiment=plain")))[0]
     with pytest.raises(RecordError, match="this sweep has no curve"):
-        lines_of(folder, compare_runs(list(records.values())), list(records.values()))
+        lines_of(folder, compare_results(find_results([folder])[0]))
 
 
 def test_layer_groups_of_a_backbone_that_has_none() -> None:

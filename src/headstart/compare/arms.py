@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.compare.results import IDENTITY, PLACE, SUBSET, Result, Setting
 from headstart.config.schema.root import DISCRIMINATORS
-from headstart.records.schema import RunRecord
 
-PairKey = tuple[int, int, int | None]
-"""Seed, split seed and fold: what two runs must share to be a pair."""
+Option = tuple[str, str]
 
-_NOT_NAMED = {
-    ("data", "path"),
-    ("data", "split_seed"),
-    ("data", "num_workers"),
-    ("data", "download"),
-    ("weights", "path"),
-    ("trainer", "progress"),
-}
+_PLACE: frozenset[Option] = frozenset(
+    {*(("data", key) for key in PLACE), ("weights", "path"), ("trainer", "progress"), ("trainer", "pictures")}
+)
+_DATASET: frozenset[Option] = frozenset(("data", key) for key in (*IDENTITY, *SUBSET))
 
 
 @dataclass(frozen=True)
@@ -29,67 +24,90 @@ class Arm:
 
     key: str
     label: str
-    runs: tuple[RunRecord, ...]
+    method: str
+    """Its label without the data set and the number of labels: the same on all of them."""
+    setting: Setting
+    runs: tuple[Result, ...]
     """Completed ones, one for each pair key: the latest."""
-    others: tuple[RunRecord, ...]
+    others: tuple[Result, ...]
     """Failed, interrupted, running."""
     repeats: int
     """Completed runs left out because a later one has the same seed, split and fold."""
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The config that all its runs share, but for seeds."""
-        return (self.runs or self.others)[0].config
+    def example(self) -> Result:
+        """One of its runs; they share all but seeds."""
+        return (self.runs or self.others)[0]
 
     @property
-    def fingerprint(self) -> str:
-        """The data's."""
-        return str((self.runs or self.others)[0].data.get("fingerprint", ""))
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether everything was trained from scratch."""
-        return bool(self.config["weights"]["source"] == "scratch" and self.config["strategy"]["name"] == "full")
-
-    @property
-    def ground(self) -> str:
-        """What an arm shares with its baseline: architecture, head and data."""
-        data = {k: v for k, v in self.config["data"].items() if ("data", k) not in _NOT_NAMED}
-        architecture = str(self.config["backbone"]["name"]).partition(".")[0]
-        library = self.config["backbone"].get("library")
-        return json.dumps([architecture, library, self.config["head"], data, self.fingerprint], sort_keys=True)
+    def varies(self) -> str:
+        """What its repeats differ in: `seeds`, `splits`, `seeds and splits`, or `nothing` where there is one."""
+        return varies(self.runs)
 
 
-def pair_key(record: RunRecord) -> PairKey:
-    """Seed, split seed and fold."""
-    return record.seed, record.split_seed, record.fold
+def varies(runs: Collection[Result]) -> str:
+    """What an interval over these runs varies."""
+    seeds, splits = {r.seed for r in runs}, {(r.split_seed, r.fold) for r in runs}
+    if len(splits) > 1:
+        return "seeds and splits" if len(seeds) > 1 else "splits"
+    return "seeds" if len(seeds) > 1 else "nothing"
 
 
-def group_arms(records: Iterable[RunRecord]) -> list[Arm]:
+def group_arms(results: Iterable[Result]) -> list[Arm]:
     """Group runs into arms, in the order in which the arms first appear."""
-    grouped: dict[str, list[RunRecord]] = {}
-    for record in records:
-        grouped.setdefault(record.arm, []).append(record)
-    labels = arm_labels({key: runs[0] for key, runs in grouped.items()})
+    grouped: dict[str, list[Result]] = {}
+    for result in results:
+        grouped.setdefault(result.arm, []).append(result)
+    examples = {key: runs[0] for key, runs in grouped.items()}
+    labels = arm_labels(examples)
+    methods = arm_labels(examples, without=_DATASET, tell_apart=False)
     arms = []
     for key, runs in grouped.items():
         completed = sorted((r for r in runs if r.status == "completed"), key=lambda r: (r.started, r.id))
-        latest = {pair_key(record): record for record in completed}
+        latest = {result.pair: result for result in completed}
         arms.append(
             Arm(
                 key=key,
                 label=labels[key],
+                method=methods[key],
+                setting=examples[key].setting,
                 runs=tuple(sorted(latest.values(), key=lambda r: (r.seed, r.split_seed, r.fold or 0))),
-                others=tuple(record for record in runs if record.status != "completed"),
+                others=tuple(result for result in runs if result.status != "completed"),
                 repeats=len(completed) - len(latest),
             )
         )
     return arms
 
 
-def arm_labels(examples: dict[str, RunRecord]) -> dict[str, str]:
-    """A name per arm: the choices and values in which the arms differ, as one would write them as overrides."""
-    configs = {key: record.config for key, record in examples.items()}
+def arm_labels(
+    examples: Mapping[str, Result], *, without: frozenset[Option] = frozenset(), tell_apart: bool = True
+) -> dict[str, str]:
+    """A name per arm: the choices and values in which the arms differ, as one would write them as overrides.
+
+    Options in `without` are not named. With `tell_apart`, arms of one name get a digest each.
+    """
+    named = {key: result.name for key, result in examples.items()}
+    configs = {key: result.config for key, result in examples.items() if result.name is None}
+    labels = _by_options(configs, _PLACE | without)
+    for key, name in named.items():
+        if name is not None:
+            setting = examples[key].setting
+            several = len({result.setting.key for result in examples.values()}) > 1 and not without
+            labels[key] = f"{name} {_setting_words(setting)}" if several else name
+    if tell_apart:
+        counts: dict[str, int] = {}
+        for label in labels.values():
+            counts[label] = counts.get(label, 0) + 1
+        labels = {key: f"{label} [{key[:8]}]" if counts[label] > 1 else label for key, label in labels.items()}
+    return {key: labels[key] for key in examples}
+
+
+def _setting_words(setting: Setting) -> str:
+    size = [] if setting.train_examples is None else [f"train_examples={setting.train_examples}"]
+    return " ".join([f"dataset={setting.dataset}", *size, *(f"{key}={value}" for key, value in setting.budget)])
+
+
+def _by_options(configs: Mapping[str, Mapping[str, Any]], without: frozenset[Option]) -> dict[str, str]:
     words: dict[str, list[str]] = {key: [] for key in configs}
     groups = [g for g in next(iter(configs.values()), {}) if g not in ("logger", "output_dir", "seed")]
     for group in groups:
@@ -101,12 +119,13 @@ def arm_labels(examples: dict[str, RunRecord]) -> dict[str, str]:
         if len(nodes) < len(configs):
             continue
         kinds = {key: node[DISCRIMINATORS[group]] if group in DISCRIMINATORS else "" for key, node in nodes.items()}
-        if len(set(kinds.values())) > 1:
+        hidden = group in DISCRIMINATORS and (group, DISCRIMINATORS[group]) in without
+        if len(set(kinds.values())) > 1 and not hidden:
             for key, kind in kinds.items():
                 words[key].append(f"{group}={kind}")
         for kind in dict.fromkeys(kinds.values()):
             same = [key for key in nodes if kinds[key] == kind]
-            for name in _differing([nodes[key] for key in same], group):
+            for name in _differing([nodes[key] for key in same], group, without):
                 for key in same:
                     if nodes[key].get(name) is not None:  # the others say theirs
                         words[key].append(_word(group, name, nodes[key][name]))
@@ -114,9 +133,7 @@ def arm_labels(examples: dict[str, RunRecord]) -> dict[str, str]:
         words = {
             key: [f"{config['weights']['source']} {config['strategy']['name']}"] for key, config in configs.items()
         }
-    labels = {key: " ".join(named) or "the same config" for key, named in words.items()}
-    several = {label for label in labels.values() if list(labels.values()).count(label) > 1}
-    return {key: f"{label} [{key[:8]}]" if label in several else label for key, label in labels.items()}
+    return {key: " ".join(said) or "the same config" for key, said in words.items()}
 
 
 def _name_regularizers(nodes: dict[str, dict[str, Any]], words: dict[str, list[str]]) -> None:
@@ -127,18 +144,17 @@ def _name_regularizers(nodes: dict[str, dict[str, Any]], words: dict[str, list[s
                 words[key].append(f"regularizer=[{','.join(node)}]")
     for name in dict.fromkeys(name for node in nodes.values() for name in node):
         having = {key: node[name] for key, node in nodes.items() if name in node}
-        for option in _differing(list(having.values()), "regularizer"):
+        for option in _differing(list(having.values()), "regularizer", frozenset()):
             for key, options in having.items():
                 words[key].append(_word(f"regularizer.{name}", option, options.get(option)))
 
 
-def _differing(nodes: Sequence[dict[str, Any]], group: str) -> list[str]:
+def _differing(nodes: Sequence[dict[str, Any]], group: str, without: frozenset[Option]) -> list[str]:
     names = dict.fromkeys(name for node in nodes for name in node)
     return [
         name
         for name in names
-        if (group, name) not in _NOT_NAMED
-        and len({json.dumps(node.get(name), sort_keys=True) for node in nodes}) > 1
+        if (group, name) not in without and len({json.dumps(node.get(name), sort_keys=True) for node in nodes}) > 1
     ]
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headstart.compare.arms import Arm, group_arms, pair_key
-from headstart.compare.intervals import Estimate, estimate
+from headstart.compare.arms import Arm, group_arms
+from headstart.compare.baselines import baselines, is_baseline
+from headstart.compare.fairness import Unequal, unequal
+from headstart.compare.notes import notes_of
+from headstart.compare.references import references
+from headstart.compare.results import Result
+from headstart.compare.statistics.intervals import Estimate, estimate
+from headstart.compare.statistics.paired import Paired, compare_pairs, decide
 from headstart.config.checks import METRICS, lower_is_better
 from headstart.errors import RecordError, did_you_mean
-from headstart.records.schema import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,21 +27,47 @@ DEFAULT_METRIC = {"multiclass": "test/accuracy_micro", "multilabel": "test/map_m
 
 @dataclass(frozen=True)
 class Row:
-    """One arm of the comparison; metric values are as recorded, seconds are means over its runs."""
+    """One arm of the comparison; metric values are as recorded, costs are means over its runs."""
 
     arm: str
     key: str
+    method: str
+    dataset: str
+    train_examples: int | None
     n: int
     failed: int
+    """Failed or interrupted runs, those that diverged among them."""
+    diverged: int
     value: Estimate | None
-    gain: Estimate | None
-    """Paired difference to the baseline; its `n` counts the pairs."""
+    paired: Paired | None
+    """Against the baseline; None without one, without pairs, and for the baseline itself."""
     is_baseline: bool
     baseline: str | None
+    baseline_key: str | None
+    varies: str
+    """What the intervals vary: `seeds`, `splits`, `seeds and splits` or `nothing`."""
     trainable: int | None
+    """Parameters that were trained."""
     seconds: float | None
+    gpu_hours: float | None
+    peak_memory: int | None
+    """Bytes, on the GPU where there was one."""
+    drift: float | None
+    """Linear CKA of the final features with those at the start: 1 where nothing moved."""
+    trials: int | None
+    """With how many trials each tuned key was found."""
     improving: bool
     """Whether most of its runs were at their best in the last epoch of their budget."""
+
+    @property
+    def gain(self) -> Estimate | None:
+        """Paired difference to the baseline; its `n` counts the pairs."""
+        return self.paired.difference if self.paired else None
+
+    @property
+    def is_negative_transfer(self) -> bool:
+        """Whether it is worse than its baseline beyond doubt."""
+        return self.paired is not None and self.paired.verdict == "worse"
 
 
 @dataclass(frozen=True)
@@ -43,22 +75,45 @@ class Comparison:
     """What `headstart compare` shows."""
 
     metric: str
-    task: str
+    task: str | None
     rows: tuple[Row, ...]
-    references: dict[str, float]
-    """What needs no images: chance, and always saying the majority class of the training split."""
+    references: dict[str, dict[str, float]]
+    """Per data set and number of labels: what needs no transfer."""
     varies: str
-    """What the intervals vary: `seeds`, `splits`, or `seeds and splits`."""
+    """What the intervals vary, over all arms."""
+    baseline: str
+    """What arms are measured against, in words."""
+    unequal: tuple[Unequal, ...] = ()
+    """What should be held equal and is not."""
     notes: list[str] = field(default_factory=list)
+    arms_by_key: Mapping[str, Arm] = field(default_factory=dict, repr=False)
 
     @property
     def lower_is_better(self) -> bool:
         """Whether a negative gain is good."""
         return lower_is_better(self.metric)
 
+    @property
+    def settings(self) -> list[str]:
+        """Keys of the data sets and numbers of labels, in order of appearance."""
+        return list(dict.fromkeys(arm.setting.key for arm in self.arms_by_key.values()))
+
+    @cached_property
+    def comparisons(self) -> int:
+        """How many paired comparisons Holm's correction is over."""
+        return sum(row.paired is not None and row.paired.p is not None for row in self.rows)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return dataclasses.asdict(self)
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "arms_by_key"}
+        fields["rows"] = [
+            dataclasses.asdict(row) | {"gain": dataclasses.asdict(row.gain) if row.gain else None}
+            for row in self.rows
+        ]
+        fields["unequal"] = [dataclasses.asdict(one) for one in self.unequal]
+        names = {arm.setting.key: _setting_name(arm) for arm in self.arms_by_key.values()}
+        fields["references"] = {names[key]: value for key, value in self.references.items()}
+        return {**fields, "lower_is_better": self.lower_is_better, "comparisons": self.comparisons}
 
     @property
     def arms(self) -> pd.DataFrame:
@@ -69,157 +124,211 @@ class Comparison:
 
     def flat_rows(self) -> list[dict[str, Any]]:
         """A flat row per arm, for tables and files."""
-        flat = []
-        for row in self.rows:
-            value, gain = row.value, row.gain
-            flat.append(
-                {
-                    "arm": row.arm,
-                    "n": row.n,
-                    "failed": row.failed,
-                    self.metric: value.mean if value else None,
-                    "low": value.low if value else None,
-                    "high": value.high if value else None,
-                    "std": value.std if value else None,
-                    "gain": gain.mean if gain else None,
-                    "gain_low": gain.low if gain else None,
-                    "gain_high": gain.high if gain else None,
-                    "pairs": gain.n if gain else 0,
-                    "baseline": row.baseline,
-                    "trainable_parameters": row.trainable,
-                    "seconds": row.seconds,
-                    "still_improving": row.improving,
-                }
-            )
-        return flat
+        return [_flat(row, self.metric) for row in self.rows]
+
+    def pairs_of(self, row: Row) -> list[tuple[Result, Result]]:
+        """(run, run of the baseline) of each pair that has the metric."""
+        if row.baseline_key is None:
+            return []
+        return _pairs(self.arms_by_key[row.key], self.arms_by_key[row.baseline_key], self.metric)
 
 
-def compare_runs(
-    records: Sequence[RunRecord], *, metric: str | None = None, notes: Sequence[str] = ()
+def _setting_name(arm: Arm) -> str:
+    size = arm.setting.train_examples
+    words = [arm.setting.dataset, *([f"{size} labels"] if size is not None else [])]
+    return ", ".join([*words, *(f"{key} {value}" for key, value in arm.setting.budget)])
+
+
+def _flat(row: Row, metric: str) -> dict[str, Any]:
+    value, gain, paired = row.value, row.gain, row.paired
+    return {
+        "arm": row.arm,
+        "dataset": row.dataset,
+        "train_examples": row.train_examples,
+        "n": row.n,
+        "failed": row.failed,
+        metric: value.mean if value else None,
+        "low": value.low if value else None,
+        "high": value.high if value else None,
+        "std": value.std if value else None,
+        "varies": row.varies,
+        "gain": gain.mean if gain else None,
+        "gain_low": gain.low if gain else None,
+        "gain_high": gain.high if gain else None,
+        "pairs": gain.n if gain else 0,
+        "verdict": paired.verdict if paired else None,
+        "more_pairs": paired.more if paired else None,
+        "p": paired.p if paired else None,
+        "p_holm": paired.p_holm if paired else None,
+        "effect_size": paired.effect_size if paired else None,
+        "cliffs_delta": paired.cliffs_delta if paired else None,
+        "superiority": paired.superiority.probability if paired else None,
+        "superiority_low": paired.superiority.low if paired else None,
+        "superiority_high": paired.superiority.high if paired else None,
+        "baseline": row.baseline,
+        "trainable_parameters": row.trainable,
+        "seconds": row.seconds,
+        "gpu_hours": row.gpu_hours,
+        "peak_memory": row.peak_memory,
+        "drift": row.drift,
+        "trials": row.trials,
+        "still_improving": row.improving,
+    }
+
+
+def compare_results(
+    results: Sequence[Result],
+    *,
+    metric: str | None = None,
+    baseline: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Comparison:
-    """Group runs into arms and compare each with its baseline, paired by seed, split seed and fold.
+    """Group results into arms and compare each with its baseline, paired by seed, split seed and fold.
 
-    Raises RecordError where no run has completed, the metric does not exist, the tasks differ, or an arm
-    has several candidates for its baseline.
+    `baseline` names another baseline than training from scratch. Raises RecordError where no run has completed,
+    the metric does not exist, the tasks differ, no arm matches `baseline`, or an arm has several candidates.
     """
-    tested = [record for record in records if not _is_trial(record)]
-    if tested and len(tested) < len(records):
-        notes = [*notes, f"{len(records) - len(tested)} runs without a test left out (trainer.test=false: trials)."]
-        records = tested
-    arms = group_arms(records)
-    completed = [record for arm in arms for record in arm.runs]
+    tested = [result for result in results if not _is_trial(result)]
+    if tested and len(tested) < len(results):
+        notes = [*notes, f"{len(results) - len(tested)} runs without a test left out (trainer.test=false: trials)."]
+        results = tested
+    arms = group_arms(results)
+    completed = [run for arm in arms for run in arm.runs]
     if not completed:
-        states = ", ".join(sorted({record.status for record in records})) or "none found"
-        raise RecordError(f"no run has completed yet ({len(records)} runs: {states}).")
+        states = ", ".join(sorted({result.status for result in results})) or "none found"
+        raise RecordError(f"no run has completed yet ({len(results)} runs: {states}).")
     task = _task(completed)
-    chosen = metric or DEFAULT_METRIC[task]
-    known = [f"{split}/{name}" for split in ("test", "val") for name in METRICS[task]]
-    if chosen not in known:
-        hint = did_you_mean(chosen, known) or f" There are {', '.join(known)}."
-        raise RecordError(f"--metric {chosen}: there is no such metric.{hint}")
-    rows = tuple(_row(arm, _baseline_of(arm, arms), chosen) for arm in arms)
+    chosen = _metric(metric, task, completed)
+    against = baselines(arms, baseline)
+    found = decide(
+        [_paired(arm, against.get(arm.key), chosen) for arm in arms], lower_is_better=lower_is_better(chosen)
+    )
+    rows = tuple(
+        _row(arm, against.get(arm.key), paired, chosen, is_baseline=is_baseline(arm, baseline))
+        for arm, paired in zip(arms, found, strict=True)
+    )
+    beside = references(arms, chosen)
     return Comparison(
         metric=chosen,
         task=task,
         rows=rows,
-        references=_references(completed, chosen, task),
-        varies=_varies(completed),
-        notes=[*notes, *_notes(arms, rows)],
+        references=beside,
+        varies=_varies(arms),
+        baseline=baseline or "training from scratch",
+        unequal=tuple(one for arm in arms if arm.key in against for one in unequal(arm, against[arm.key])),
+        notes=[*notes, *notes_of(arms, rows, named=baseline, references=beside, metric=chosen)],
+        arms_by_key={arm.key: arm for arm in arms},
     )
 
 
-def _is_trial(record: RunRecord) -> bool:
-    return record.config["trainer"].get("test") is False
+def _is_trial(result: Result) -> bool:
+    return result.record is not None and result.record.config["trainer"].get("test") is False
 
 
-def _task(records: Sequence[RunRecord]) -> str:
-    tasks = sorted({str(record.data.get("task")) for record in records})
+def _task(runs: Sequence[Result]) -> str | None:
+    tasks = sorted({run.task for run in runs if run.task is not None})
     if len(tasks) > 1:
         raise RecordError(f"these runs have different tasks ({', '.join(tasks)}): compare them apart.")
-    return tasks[0]
+    return tasks[0] if tasks else None
 
 
-def _baseline_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    if arm.is_baseline:
+def _metric(metric: str | None, task: str | None, runs: Sequence[Result]) -> str:
+    """The metric to compare; raises RecordError where there is none of that name, or only some runs have it."""
+    have = list(dict.fromkeys(name for run in runs for name, value in run.metrics.items() if value is not None))
+    if metric is None:
+        metric = DEFAULT_METRIC.get(task or "") or next(
+            (name for name in DEFAULT_METRIC.values() if name in have), have[0] if len(have) == 1 else None
+        )
+    if metric is None:
+        raise RecordError(f"--metric: say which of {', '.join(have) or 'none'} to compare.")
+    known = [f"{split}/{name}" for split in ("test", "val") for name in METRICS[task]] if task in METRICS else have
+    if metric not in known and metric not in have:
+        hint = did_you_mean(metric, known) or f" There are {', '.join(known)}."
+        raise RecordError(f"--metric {metric}: there is no such metric.{hint}")
+    if metric not in have:
+        raise RecordError(f"--metric {metric}: none of these runs has it. They have {', '.join(have) or 'none'}.")
+    return metric
+
+
+def _pairs(arm: Arm, baseline: Arm, metric: str) -> list[tuple[Result, Result]]:
+    against = {run.pair: run for run in baseline.runs if run.metrics.get(metric) is not None}
+    return [
+        (run, against[run.pair]) for run in arm.runs if run.metrics.get(metric) is not None and run.pair in against
+    ]
+
+
+def _paired(arm: Arm, baseline: Arm | None, metric: str) -> Paired | None:
+    pairs = _pairs(arm, baseline, metric) if baseline else []
+    if not pairs:
         return None
-    candidates = [other for other in arms if other.is_baseline and other.runs and other.ground == arm.ground]
-    if len(candidates) > 1:
-        listed = "; ".join(f"{other.label} ({other.runs[0].id})" for other in candidates)
-        raise RecordError(f"several arms could be the baseline, give paths of fewer runs: {listed}.")
-    return candidates[0] if candidates else None
+    return compare_pairs(
+        [float(mine.metrics[metric] or 0.0) for mine, _ in pairs],
+        [float(other.metrics[metric] or 0.0) for _, other in pairs],
+        clusters=[(mine.split_seed, mine.fold) for mine, _ in pairs],
+        lower_is_better=lower_is_better(metric),
+    )
 
 
-def _row(arm: Arm, baseline: Arm | None, metric: str) -> Row:
-    values = {pair_key(record): record.metrics.get(metric) for record in arm.runs}
-    known = {key: value for key, value in values.items() if value is not None}
-    gain = None
-    if baseline is not None:
-        against = {pair_key(record): record.metrics.get(metric) for record in baseline.runs}
-        pairs = [value - other for key, value in known.items() if (other := against.get(key)) is not None]
-        gain = estimate(pairs) if pairs else None
-    last = [_best_at_the_end(record) for record in arm.runs]
-    seconds = [record.seconds["total"] for record in arm.runs if "total" in record.seconds]
+def _row(arm: Arm, baseline: Arm | None, paired: Paired | None, metric: str, *, is_baseline: bool) -> Row:
+    known = [(value, run) for run in arm.runs if (value := run.metrics.get(metric)) is not None]
+    records = [run.record for run in arm.runs if run.record]
+    seconds = [record.seconds["total"] for record in records if "total" in record.seconds]
+    on_gpu = [record for record in records if record.config["trainer"].get("accelerator") == "gpu"]
+    memory = [
+        held for record in records if (held := record.peak_memory.get("gpu") or record.peak_memory.get("cpu"))
+    ]
+    drifts = [cka for record in records if (cka := record.drift.get("linear_cka")) is not None]
+    last = [_best_at_the_end(run) for run in arm.runs]
+    example = arm.example.record
+    clusters = [(run.split_seed, run.fold) for _, run in known]
     return Row(
         arm=arm.label,
         key=arm.key,
+        method=arm.method,
+        dataset=arm.setting.dataset,
+        train_examples=arm.setting.train_examples,
         n=len(known),
-        failed=sum(record.status in ("failed", "interrupted") for record in arm.others),
-        value=estimate(list(known.values())) if known else None,
-        gain=gain,
-        is_baseline=arm.is_baseline,
+        failed=sum(run.status in ("failed", "interrupted") for run in arm.others),
+        diverged=sum(_diverged(run) for run in arm.others),
+        value=estimate([value for value, _ in known], clusters) if known else None,
+        paired=paired,
+        is_baseline=is_baseline,
         baseline=baseline.label if baseline else None,
-        trainable=(arm.runs or arm.others)[0].parameters.get("trainable"),
+        baseline_key=baseline.key if baseline else None,
+        varies=arm.varies,
+        trainable=example.parameters.get("trainable") if example else None,
         seconds=sum(seconds) / len(seconds) if seconds else None,
+        gpu_hours=_gpu_hours(on_gpu),
+        peak_memory=max(memory) if memory else None,
+        drift=sum(drifts) / len(drifts) if drifts else None,
+        trials=arm.example.trials,
         improving=bool(last) and sum(last) * 2 > len(last),
     )
 
 
-def _best_at_the_end(record: RunRecord) -> bool:
-    return record.stopped_by == "budget" and record.epochs > 1 and record.best.get("epoch") == record.epochs
+def _gpu_hours(records: Sequence[Any]) -> float | None:
+    hours = [
+        record.seconds["total"] * record.config["trainer"].get("devices", 1) / 3600
+        for record in records
+        if "total" in record.seconds
+    ]
+    return sum(hours) / len(hours) if hours else None
 
 
-def _references(records: Sequence[RunRecord], metric: str, task: str) -> dict[str, float]:
-    """Chance and majority class, mean over runs, where all have the same classes and the metric such a value."""
-    if len({str(record.data.get("class_names")) for record in records}) != 1:
-        return {}
-    found = [_references_of(record.data, metric, task) for record in records]
-    return {name: sum(values[name] for values in found) / len(found) for name in found[0]}
+def _diverged(run: Result) -> bool:
+    return run.status == "failed" and run.record is not None and "not finite" in (run.record.error or "")
 
 
-def _references_of(data: dict[str, Any], metric: str, task: str) -> dict[str, float]:
-    split, _, name = metric.partition("/")
-    of_split, of_train = data["class_counts"][split], data["class_counts"]["train"]
-    classes = len(of_split)
-    if task == "multilabel":
-        return {"chance": sum(of_split) / (classes * data["sizes"][split])} if name == "map_macro" else {}
-    if name == "accuracy_micro":
-        majority = of_train.index(max(of_train))
-        return {"chance": 1 / classes, "majority class": of_split[majority] / sum(of_split)}
-    return {"chance": 1 / classes, "majority class": 1 / classes} if name == "accuracy_macro" else {}
+def _best_at_the_end(run: Result) -> bool:
+    record = run.record
+    return (
+        record is not None
+        and record.stopped_by == "budget"
+        and record.epochs > 1
+        and record.best.get("epoch") == record.epochs
+    )
 
 
-def _varies(records: Sequence[RunRecord]) -> str:
-    seeds, splits = {r.seed for r in records}, {(r.split_seed, r.fold) for r in records}
-    if len(splits) > 1:
-        return "seeds and splits" if len(seeds) > 1 else "splits"
-    return "seeds"
-
-
-def _notes(arms: Sequence[Arm], rows: Sequence[Row]) -> list[str]:
-    notes = []
-    for arm, row in zip(arms, rows, strict=True):
-        states = [record.status for record in arm.others]
-        if states:
-            counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-            notes.append(f"{arm.label}: {counted} (not in its mean).")
-        if arm.repeats:
-            notes.append(f"{arm.label}: {arm.repeats} earlier runs of the same seeds left out; the latest count.")
-        if row.improving:
-            notes.append(f"{arm.label}: still improving at its last epoch; a longer budget may change its place.")
-        if row.gain and row.gain.n < row.n:
-            notes.append(f"{arm.label}: {row.gain.n} of {row.n} runs have a partner in the baseline.")
-    if not any(arm.is_baseline for arm in arms):
-        notes.append("no baseline (weights=scratch strategy=full) among these runs: no gains.")
-    elif lone := [row.arm for row in rows if not row.is_baseline and row.baseline is None]:
-        notes.append(f"no baseline of the same backbone, head and data for: {'; '.join(lone)}.")
-    return notes
+def _varies(arms: Sequence[Arm]) -> str:
+    said = dict.fromkeys(arm.varies for arm in arms if arm.runs and arm.varies != "nothing")
+    return " or ".join(said) or "nothing"

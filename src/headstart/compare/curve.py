@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headstart.compare.comparison import Comparison
-from headstart.compare.intervals import Estimate
+from headstart.compare.statistics.intervals import Estimate
 from headstart.errors import RecordError
 from headstart.records.pictures import check_picture, write_picture
-from headstart.records.schema import RunRecord
 from headstart.records.sweeps import read_sweep, states_of
 
 _COLOURS = ("#2a6f97", "#c2410c", "#2f855a", "#7b5ea7", "#8a6d3b", "#9b2c5e", "#4a5568")
@@ -33,7 +32,7 @@ def curve_keys(sweep: Path) -> tuple[str, ...]:
         return ()
 
 
-def lines_of(sweep: Path, comparison: Comparison, records: Sequence[RunRecord]) -> dict[str, list[Point]]:
+def lines_of(sweep: Path, comparison: Comparison) -> dict[str, list[Point]]:
     """Points by the name of their jobs, from left to right; arms without a value or a gain are left out.
 
     Raises RecordError where the sweep has no curve, or none of its arms has a baseline.
@@ -44,13 +43,12 @@ def lines_of(sweep: Path, comparison: Comparison, records: Sequence[RunRecord]) 
     jobs = read_sweep(sweep).jobs
     states = states_of(sweep, jobs)
     names = {states[job.id].run: job.name or "runs" for job in jobs}
-    example = {record.arm: record for record in records}
     lines: dict[str, list[Point]] = {}
     for row in comparison.rows:
-        record = example.get(row.key)
-        x = _value(record.config, keys) if record else None
-        if record and x is not None and row.gain is not None:
-            lines.setdefault(names.get(record.id, "runs"), []).append(Point(x, row.gain))
+        example = comparison.arms_by_key[row.key].example
+        x = _value(example.config, keys)
+        if x is not None and row.gain is not None:
+            lines.setdefault(names.get(example.id, "runs"), []).append(Point(x, row.gain))
     if not lines:
         raise RecordError(
             f"{sweep}: no arm has both a value of {' or '.join(keys)} and a baseline to be paired with."
@@ -58,7 +56,7 @@ def lines_of(sweep: Path, comparison: Comparison, records: Sequence[RunRecord]) 
     return {name: sorted(points, key=lambda point: point.x) for name, points in lines.items()}
 
 
-def _value(config: dict[str, Any], keys: Sequence[str]) -> float | None:
+def _value(config: Mapping[str, Any], keys: Sequence[str]) -> float | None:
     for key in keys:
         group, _, name = key.partition(".")
         value = (config.get(group) or {}).get(name)

@@ -1,26 +1,33 @@
-"""A comparison as a table for people, or as JSON, CSV or Markdown."""
+"""A comparison as tables for people, or as JSON, CSV or Markdown."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from headstart.compare.comparison import Comparison, Row
-from headstart.compare.intervals import Estimate
+from headstart.compare.comparison import Comparison
+from headstart.compare.details import Details
+from headstart.compare.references import RANDOM_FEATURES
+from headstart.compare.sheets import Sheet, arms_sheet, datasets_sheet, detail_sheets, without_empty
+from headstart.compare.summary import MethodSummary, summarise
+from headstart.compare.verdicts import headline
 
+_NO_CONTROL = "; random features not run (weights=scratch strategy=linear_probe)"
 FORMATS = ("table", "json", "csv", "md")
 
 
-def render(comparison: Comparison, how: str, *, width: int | None = None) -> str:
-    """The comparison as text in one of `FORMATS`."""
+def render(comparison: Comparison, how: str, *, width: int | None = None, details: Details | None = None) -> str:
+    """The comparison as text in one of `FORMATS`; with `details`, all that they say (in CSV, the arms alone)."""
     if how == "json":
-        return json.dumps(comparison.to_dict(), indent=1)
+        value = comparison.to_dict() | ({"details": details.to_dict()} if details else {})
+        return json.dumps(value, indent=1)
     if how == "csv":
         text = io.StringIO()
         rows = comparison.flat_rows()
@@ -29,80 +36,82 @@ def render(comparison: Comparison, how: str, *, width: int | None = None) -> str
         writer.writerows(rows)
         return text.getvalue().rstrip("\n")
     if how == "md":
-        return _markdown(comparison)
+        parts = [_markdown(arms_sheet(comparison)), "\n".join(footer(comparison, _summaries(comparison, details)))]
+        parts += [f"### {s.title}\n\n{_markdown(s)}\n\n{s.note}" for s in _further(comparison, details)]
+        return "\n\n".join(parts)
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(_grid(comparison))
-    return "\n".join([console.export_text().rstrip(), "", *footer(comparison)])
+    console.print(table(comparison, details=details))
+    return "\n".join(line.rstrip() for line in console.export_text().rstrip().splitlines())
 
 
-def table(comparison: Comparison) -> Group:
+def table(comparison: Comparison, *, details: Details | None = None) -> Group:
     """The comparison for a terminal."""
-    return Group(_grid(comparison), *(Text(line) for line in footer(comparison)))
+    lines = footer(comparison, _summaries(comparison, details))
+    parts: list[Table | Text] = [grid(arms_sheet(comparison)), *(Text(line) for line in lines)]
+    for sheet in _further(comparison, details):
+        parts += [Text(), Text(sheet.title, style="bold"), grid(sheet), Text(sheet.note, style="dim")]
+    return Group(*parts)
 
 
-def _grid(comparison: Comparison) -> Table:
-    header, cells = _cells(comparison)
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(header):
-        grid.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
-    for row in cells:
-        grid.add_row(*(Text(cell) for cell in row))
-    return grid
+def grid(sheet: Sheet) -> Table:
+    """A sheet for a terminal."""
+    found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(sheet.header):
+        found.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+    for row in sheet.rows:
+        found.add_row(*(Text(cell) for cell in row))
+    return found
 
 
-def footer(comparison: Comparison) -> list[str]:
-    """What stands below the table: references, what the intervals are, notes."""
-    lines = []
-    if comparison.references:
-        said = ", ".join(f"{name} {value:.3f}" for name, value in comparison.references.items())
-        lines.append(f"For comparison: {said}.")
-    better = " Lower is better." if comparison.lower_is_better else ""
-    lines.append(
-        f"[low, high]: 95 % interval of Student's t over {comparison.varies}; "
-        f"gains are paired by seed and split.{better}"
-    )
+def _further(comparison: Comparison, details: Details | None) -> list[Sheet]:
+    """Tables below the first: all of them with details, else what there is over several data sets."""
+    if details:
+        return detail_sheets(comparison, details)
+    over = datasets_sheet(summarise(comparison))
+    return [without_empty(over)] if over.rows else []
+
+
+def _summaries(comparison: Comparison, details: Details | None) -> list[MethodSummary]:
+    return details.summaries if details else summarise(comparison)
+
+
+def footer(comparison: Comparison, summaries: Sequence[MethodSummary]) -> list[str]:
+    """What stands below the table: the answer, references, what the intervals are, notes."""
+    lines = [*headline(comparison, summaries), ""]
+    control = "" if any(RANDOM_FEATURES in one for one in comparison.references.values()) else _NO_CONTROL
+    references = list(comparison.references.values())
+    if len(references) == 1 or (references and all(one == references[0] for one in references)):
+        said = ", ".join(f"{name} {value:.3f}" for name, value in references[0].items())
+        lines.append(f"For comparison: {said}{control}.")
+    elif references:
+        names = {arm.setting.key: arm.setting for arm in comparison.arms_by_key.values()}
+        for key, found in comparison.references.items():
+            said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+            lines.append(f"For comparison, {names[key].dataset} with {names[key].labels} labels: {said}.")
+    lines.append(interval_words(comparison))
+    if comparison.unequal:
+        keys = dict.fromkeys(one.key for one in comparison.unequal)
+        lines.append(
+            f"Not held equal with the baseline: {', '.join(keys)} (--strict refuses; --details shows them)."
+        )
     return [*lines, *comparison.notes]
 
 
-def _markdown(comparison: Comparison) -> str:
-    header, cells = _cells(comparison)
-    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-    return "\n".join([*lines, "", *footer(comparison)])
+def interval_words(comparison: Comparison) -> str:
+    """What the intervals of the first table are."""
+    better = " Lower is better." if comparison.lower_is_better else ""
+    corrected = ""
+    if comparison.comparisons > 1:
+        corrected = f"; verdicts at 5 % after Holm's correction over {comparison.comparisons} comparisons"
+    if comparison.varies == "nothing":
+        return f"No intervals: one run per arm.{better}"
+    return (
+        f"[low, high]: 95 % interval of Student's t over {comparison.varies}; "
+        f"gains are paired by seed and split{corrected}.{better}"
+    )
 
 
-def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    header = ["arm", "n", comparison.metric, "gain over scratch", "trainable", "seconds"]
-    return header, [
-        [
-            row.arm,
-            str(row.n) + (f" (+{row.failed} failed)" if row.failed else ""),
-            _value(row.value),
-            _gain(row),
-            _count(row.trainable),
-            f"{row.seconds:.1f}" if row.seconds is not None else "-",
-        ]
-        for row in comparison.rows
-    ]
-
-
-def _value(value: Estimate | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value.mean:.3f}" + (f" [{value.low:.3f}, {value.high:.3f}]" if value.low is not None else "")
-
-
-def _gain(row: Row) -> str:
-    if row.gain is None:
-        return "baseline" if row.is_baseline else "-"
-    gain = row.gain
-    return f"{gain.mean:+.3f}" + (f" [{gain.low:+.3f}, {gain.high:+.3f}]" if gain.low is not None else "")
-
-
-def _count(number: int | None) -> str:
-    if number is None:
-        return "-"
-    for size, unit in ((1_000_000, " M"), (1_000, " k")):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
+def _markdown(sheet: Sheet) -> str:
+    lines = ["| " + " | ".join(sheet.header) + " |", "| --- |" + " ---: |" * (len(sheet.header) - 1)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in sheet.rows]
+    return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from headstart.compare.comparison import Comparison
-from headstart.compare.intervals import Estimate
+from headstart.compare.statistics.intervals import Estimate
 from headstart.records.pictures import check_picture, write_picture
 
 _INK, _BAR, _ZERO = "#1f2933", "#2a6f97", "#9aa5b1"
@@ -35,7 +35,7 @@ def draw(comparison: Comparison, path: Path) -> None:
             )
     left.set_yticks(places, [row.arm for row in rows])
     left.set_ylim(-0.7, len(rows) - 0.3)
-    for name, value in comparison.references.items():
+    for name, value in _one_setting(comparison).items():
         if name == "chance":
             left.axvline(value, color=_ZERO, linestyle=":", linewidth=1)
             left.annotate(
@@ -50,15 +50,26 @@ def draw(comparison: Comparison, path: Path) -> None:
             )
     right.axvline(0, color=_ZERO, linewidth=1, zorder=0)
     left.set_xlabel(comparison.metric)
-    right.set_xlabel(f"paired gain over scratch{' (lower is better)' if comparison.lower_is_better else ''}")
+    against = "scratch" if comparison.baseline == "training from scratch" else "the baseline"
+    right.set_xlabel(f"paired gain over {against}{' (lower is better)' if comparison.lower_is_better else ''}")
     for axes in (left, right):
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.margins(x=0.16)
-    figure.suptitle(f"95 % intervals of Student's t over {comparison.varies}", fontsize=9, color=_INK)
+    title = f"95 % intervals of Student's t over {comparison.varies}"
+    figure.suptitle(title if comparison.varies != "nothing" else "one run per arm", fontsize=9, color=_INK)
     write_picture(figure, path)
+
+
+def _one_setting(comparison: Comparison) -> dict[str, float]:
+    """What needs no transfer, where all arms are on one data set."""
+    return (
+        next(iter(comparison.references.values()))
+        if len(comparison.settings) == len(comparison.references) == 1
+        else {}
+    )
 
 
 def _interval(axes: object, place: int, value: Estimate | None, *, signed: bool) -> None:

@@ -41,6 +41,7 @@ class RunRecord:
     metrics: dict[str, float | None] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     confusion: dict[str, Any] = field(default_factory=dict)
+    drift: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
     plan: list[dict[str, Any]] = field(default_factory=list)
     weights: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class RunRecord:
             raise RecordError(f"lacks {', '.join(missing)}")
         if value["status"] not in STATUSES:
             raise RecordError(f"has an unknown status {value['status']!r}")
-        for name in ("config", "seconds", "metrics", "best", "parameters", "weights", "data"):
+        for name in ("config", "seconds", "metrics", "best", "parameters", "weights", "data", "drift"):
             if not isinstance(value.get(name, {}), dict):
                 raise RecordError(f"has a {name} that is no mapping")
         lacking = [group for group in _GROUPS if not isinstance(value["config"].get(group), dict)]

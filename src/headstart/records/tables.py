@@ -60,14 +60,14 @@ def write_predictions(
     """Write a row per example and return the digest of the rows.
 
     `targets` is (n,) of class indices, or (n, classes) of 0 and 1; `probabilities` is (n, classes). An image
-    with several labels is predicted to have those whose probability is at least 0.5. The digest covers ids,
-    targets and probabilities, not the file's bytes, which change with the version of Parquet.
+    with several labels is predicted to have those whose probability is above 0.5, as its metrics count. The
+    digest covers ids, targets and probabilities, not the file's bytes, which change with the version of Parquet.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     several = targets.ndim == 2
-    predicted = (probabilities >= 0.5).astype(np.int64) if several else probabilities.argmax(axis=1)
+    predicted = (probabilities > 0.5).astype(np.int64) if several else probabilities.argmax(axis=1)
     column = (lambda values: list(values)) if several else (lambda values: values)
     table = pa.table(
         {
@@ -79,6 +79,35 @@ def write_predictions(
     )
     write_with(path, lambda temporary: parquet.write_table(table, temporary, compression="zstd"))
     return predictions_digest(ids, targets, probabilities)
+
+
+def read_predictions(path: Path, *, probabilities: bool = True) -> dict[str, npt.NDArray[Any]]:
+    """Columns of a predictions file: `id` (n,), `target` and `predicted` (n,) or (n, labels), and `probability`.
+
+    `probability` is (n, classes) in float64, left out where it is not asked for: most of the file is in it. Raises
+    RecordError where the file is missing or is no such table.
+    """
+    from pyarrow import ArrowException, parquet
+
+    columns = ["id", "target", "predicted", *(["probability"] if probabilities else [])]
+    try:
+        table = parquet.read_table(path, columns=columns, partitioning=None)
+        found = {name: _array(table.column(name)) for name in columns}
+    except FileNotFoundError as error:
+        raise RecordError(f"{path}: there is no such file.") from error
+    except (OSError, ArrowException, KeyError, ValueError) as error:
+        raise RecordError(f"{path}: cannot be read ({type(error).__name__}).") from error
+    return found
+
+
+def _array(column: Any) -> npt.NDArray[Any]:
+    """(n,), or (n, k) where a row is a list of k numbers; raises ValueError where rows differ in length."""
+    if not str(column.type).startswith(("list", "large_list", "fixed_size_list")):
+        return np.asarray(column.to_numpy())
+    whole = column.combine_chunks()
+    values = np.asarray(whole.flatten().to_numpy(zero_copy_only=False))
+    kind = np.float64 if values.dtype.kind == "f" else np.int64
+    return values.astype(kind).reshape(len(column), -1) if len(column) else values.reshape(0, 0)
 
 
 def predictions_digest(

@@ -1,0 +1,101 @@
+"""All that can be said of a comparison beyond its table: what reads more files than the records."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.compare.classes import ClassGain, class_gains
+from headstart.compare.comparison import Comparison, Row
+from headstart.compare.labels import LabelEfficiency, label_efficiency
+from headstart.compare.rankings import Ranking, rankings
+from headstart.compare.results import Result
+from headstart.compare.statistics.examples import ExampleTest, test_examples
+from headstart.compare.statistics.scores import FROM_PREDICTED, Predictions
+from headstart.compare.summary import MethodSummary, summarise
+from headstart.compare.transfer import Along, along_training
+from headstart.errors import RecordError
+from headstart.records.tables import PREDICTIONS, read_predictions
+
+MOST_TESTED = 20
+"""Arms whose predictions are compared image by image: each reads the files of all its pairs."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """What the tables below the first one, and the report, are made of; lists by arm."""
+
+    examples: dict[str, ExampleTest]
+    along: list[Along]
+    classes: dict[str, list[ClassGain]]
+    labels: list[LabelEfficiency]
+    summaries: list[MethodSummary]
+    rankings: list[Ranking]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "examples": {arm: dataclasses.asdict(test) for arm, test in self.examples.items()},
+            "along_training": [dataclasses.asdict(one) for one in self.along],
+            "classes": {
+                arm: [dataclasses.asdict(gain) | {"negative": gain.is_negative} for gain in gains]
+                for arm, gains in self.classes.items()
+            },
+            "labels": [dataclasses.asdict(one) for one in self.labels],
+            "over_datasets": [dataclasses.asdict(one) for one in self.summaries],
+            "rankings": [dataclasses.asdict(one) for one in self.rankings],
+        }
+
+
+def details_of(comparison: Comparison) -> Details:
+    """All of them; predictions are read for the first `MOST_TESTED` arms."""
+    paired = [row for row in comparison.rows if row.paired is not None]
+    tests = {row.arm: test for row in paired[:MOST_TESTED] if (test := example_test(comparison, row)) is not None}
+    gains = {row.arm: found for row in paired if (found := class_gains(comparison, row))}
+    return Details(
+        examples=tests,
+        along=along_training(comparison),
+        classes=gains,
+        labels=label_efficiency(comparison),
+        summaries=summarise(comparison),
+        rankings=rankings(comparison),
+    )
+
+
+def example_test(comparison: Comparison, row: Row) -> ExampleTest | None:
+    """The test over images of an arm; None where its metric is not of the test, or predictions are not there."""
+    split, _, metric = comparison.metric.partition("/")
+    if split != "test":
+        return None
+    wanted = metric not in FROM_PREDICTED
+    pairs = []
+    for mine, other in comparison.pairs_of(row):
+        a, b = predictions_of(mine, probabilities=wanted), predictions_of(other, probabilities=wanted)
+        if a is not None and b is not None:
+            pairs.append((a, b))
+    return test_examples(metric, pairs) if pairs else None
+
+
+def predictions_of(run: Result, *, probabilities: bool) -> Predictions | None:
+    """A run's predictions; None where it has none that can be read."""
+    if run.folder is None:
+        return None
+    try:
+        found = read_predictions(run.folder / PREDICTIONS, probabilities=probabilities)
+    except RecordError:
+        return None
+    return Predictions(
+        ids=found["id"].astype(np.str_),
+        targets=found["target"].astype(np.int64),
+        predicted=found["predicted"].astype(np.int64),
+        probabilities=found.get("probability"),
+    )
+
+
+def changed_most(gains: Sequence[ClassGain], count: int) -> list[ClassGain]:
+    """The classes whose recall changed most, in either direction."""
+    return sorted(gains, key=lambda gain: -abs(gain.gain.mean))[:count]

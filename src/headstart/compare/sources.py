@@ -1,0 +1,81 @@
+"""Where results come from: run folders, sweeps, somebody's CSV file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from headstart.compare.csv_results import read_csv_results
+from headstart.compare.results import Result, result_of_run
+from headstart.errors import RecordError
+from headstart.records.store import find_runs
+from headstart.records.sweeps import SWEEP, read_sweep, states_of
+
+
+@dataclass
+class _Said:
+    """What sweeps say of a run."""
+
+    declared: set[str] = field(default_factory=set)
+    trials: int | None = None
+    tuned: dict[str, Any] = field(default_factory=dict)
+
+
+def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[list[Result], list[str]]:
+    """All results that `paths` stand for, each once, and a line for each record that cannot be read.
+
+    A path is a run, a sweep (without the trials of its search), a folder above runs, or a CSV file. Raises
+    RecordError where a path has no results at all.
+    """
+    tables = [path for path in paths if path.suffix.lower() == ".csv"]
+    folders = [path for path in paths if path not in tables]
+    results = [result for path in tables for result in read_csv_results(path, metric=metric)]
+    notes: list[str] = []
+    if folders:
+        runs, damaged = find_runs(folders, answers=True)
+        said = _said_by_sweeps(folders, [(folder, record.launched_by) for folder, record in runs])
+        for folder, record in runs:
+            about = said.get(folder.name, _Said())
+            results.append(
+                replace(
+                    result_of_run(folder, record),
+                    declared=frozenset(about.declared),
+                    trials=about.trials,
+                    tuned=about.tuned,
+                )
+            )
+        notes = [f"left out: {line}" for line in damaged]
+    if not results and notes:
+        raise RecordError(f"no record can be read: {notes[0]}")
+    return results, notes
+
+
+def _said_by_sweeps(paths: Sequence[Path], runs: Sequence[tuple[Path, str | None]]) -> dict[str, _Said]:
+    """Run id -> which of its keys are compared or tuned, and with how many trials, by the sweeps it belongs to."""
+    sweeps = dict.fromkeys(path.resolve() for path in paths if (path / SWEEP).is_file())
+    members: dict[Path, list[str]] = {}
+    for folder, sweep in runs:
+        if sweep:
+            home = folder.parent.parent / "sweeps" / Path(sweep).name
+            members.setdefault(home, []).append(folder.name)
+    found: dict[str, _Said] = {}
+    for home in dict.fromkeys([*sweeps, *members]):
+        with suppress(RecordError):  # the runs are what counts
+            sweep_file = read_sweep(home)
+            keys = {*sweep_file.compared, *sweep_file.tuned}
+            names = set(members.get(home, ()))
+            if home in sweeps or sweep_file.studies:
+                states = states_of(home, sweep_file.jobs)
+                names |= {Path(state.run).name for state in states.values() if state.run}
+                for job in sweep_file.jobs:
+                    chosen = sweep_file.chosen.get(job.study or "")
+                    run = states[job.id].run
+                    if chosen and run and job.trial is None:
+                        about = found.setdefault(Path(run).name, _Said())
+                        about.trials, about.tuned = chosen.trials, dict(job.tuned)
+            for name in names:
+                found.setdefault(name, _Said()).declared |= keys
+    return found

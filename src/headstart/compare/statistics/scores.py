@@ -1,0 +1,157 @@
+"""Metrics from stored predictions, in float64 and without torch: what a test over examples computes again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+CALIBRATION_BINS = 15
+ADDITIVE = ("accuracy_micro", "accuracy_macro", "log_loss")
+"""Metrics that are a sum over examples, for one class per image."""
+
+
+FROM_PREDICTED = ("accuracy_micro", "accuracy_macro", "f1_macro", "f1_micro")
+"""Metrics that need the predicted classes alone."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a run said of its test images.
+
+    `ids` is (n,); `targets` and `predicted` are (n,) of class indices or (n, labels) of 0 and 1; `probabilities`
+    is (n, classes), or None where they were not read.
+    """
+
+    ids: npt.NDArray[np.str_]
+    targets: Ints
+    predicted: Ints
+    probabilities: Floats | None = None
+
+    def take(self, rows: Ints) -> Predictions:
+        """Some of the images, in that order, or several times."""
+        scores = None if self.probabilities is None else self.probabilities[rows]
+        return Predictions(self.ids[rows], self.targets[rows], self.predicted[rows], scores)
+
+    def exchanged(self, other: Predictions, turn: npt.NDArray[np.bool_]) -> Predictions:
+        """The same images, with the other's predictions where `turn` (n,) says so."""
+        column = turn if self.predicted.ndim == 1 else turn[:, None]
+        scores = None
+        if self.probabilities is not None and other.probabilities is not None:
+            scores = np.where(turn[:, None], other.probabilities, self.probabilities)
+        return Predictions(self.ids, self.targets, np.where(column, other.predicted, self.predicted), scores)
+
+    @property
+    def scores(self) -> Floats:
+        """The probabilities; raises ValueError where they were not read."""
+        if self.probabilities is None:
+            raise ValueError("this metric needs probabilities")
+        return self.probabilities
+
+
+def contributions(metric: str, of: Predictions) -> Floats:
+    """What each example adds to a metric of `ADDITIVE`, one class per image: (n,), and their sum is the metric.
+
+    A class without test images has no part in `accuracy_macro`.
+    """
+    n = len(of.targets)
+    if metric == "log_loss":
+        tiny = np.finfo(np.float32).tiny
+        return -np.log(np.maximum(of.scores[np.arange(n), of.targets], tiny)) / n
+    right = (of.predicted == of.targets).astype(np.float64)
+    if metric == "accuracy_micro":
+        return right / n
+    counts = np.bincount(of.targets)
+    return right / (counts[of.targets] * np.count_nonzero(counts))
+
+
+def score(metric: str, of: Predictions) -> float:
+    """A metric over a whole split, as in docs/records.md.
+
+    Raises ValueError for a metric that the task does not have, or that needs probabilities that are not there.
+    """
+    if of.targets.ndim == 1:
+        if metric in ADDITIVE:
+            return float(contributions(metric, of).sum())
+        if metric == "ece":
+            return _calibration_error(of)
+        classes = 1 + int(max(of.targets.max(), of.predicted.max()))
+        if metric == "auroc":
+            one_hot = np.eye(max(classes, of.scores.shape[1]), dtype=np.int64)[of.targets]
+            present = one_hot.any(axis=0) & ~one_hot.all(axis=0)
+            return float(_auroc(one_hot[:, present], of.scores[:, present]).mean())
+        if metric == "f1_macro":
+            either = np.eye(classes, dtype=np.int64)
+            return _f1_macro(either[of.targets], either[of.predicted], drop_absent=True)
+    else:
+        if metric == "log_loss":
+            tiny = np.finfo(np.float32).tiny
+            kept = np.where(of.targets == 1, of.scores, 1 - of.scores)
+            return float(-np.log(np.maximum(kept, tiny)).mean())
+        if metric == "map_macro":
+            present = of.targets.any(axis=0)
+            return float(_average_precision(of.targets[:, present], of.scores[:, present]).mean())
+        if metric == "f1_macro":
+            return _f1_macro(of.targets, of.predicted, drop_absent=False)
+        if metric == "f1_micro":
+            return float(_f1(of.targets.reshape(-1, 1), of.predicted.reshape(-1, 1))[0])
+    raise ValueError(f"{metric} is no metric of this task")
+
+
+def _f1(targets: Ints, predicted: Ints) -> Floats:
+    both = (targets * predicted).sum(axis=0)
+    either = targets.sum(axis=0) + predicted.sum(axis=0)
+    return 2.0 * both / np.maximum(either, 1)
+
+
+def _f1_macro(targets: Ints, predicted: Ints, *, drop_absent: bool) -> float:
+    values = _f1(targets, predicted)
+    if drop_absent:  # a class that is neither there nor predicted has no value
+        values = values[(targets.any(axis=0)) | (predicted.any(axis=0))]
+    return float(values.mean())
+
+
+def _ties(ordered: Floats) -> tuple[Ints, Ints]:
+    """First and last place of the group of equal values that each place is in, per column of sorted values."""
+    n = len(ordered)
+    places = np.broadcast_to(np.arange(n)[:, None], ordered.shape)
+    new = np.ones(ordered.shape, dtype=bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    first = np.maximum.accumulate(np.where(new, places, 0), axis=0)
+    ends = np.ones(ordered.shape, dtype=bool)
+    ends[:-1] = new[1:]
+    last = np.minimum.accumulate(np.where(ends, places, n)[::-1], axis=0)[::-1]
+    return first, last
+
+
+def _average_precision(targets: Ints, scores: Floats) -> Floats:
+    """Sum over thresholds of (recall gained) x precision, per column; equal scores share a threshold."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ordered = np.take_along_axis(targets, order, axis=0)
+    _, last = _ties(np.take_along_axis(-scores, order, axis=0))
+    precision = np.cumsum(ordered, axis=0) / np.arange(1, len(ordered) + 1)[:, None]
+    return (ordered * np.take_along_axis(precision, last, axis=0)).sum(axis=0) / ordered.sum(axis=0)
+
+
+def _auroc(targets: Ints, scores: Floats) -> Floats:
+    """Mann-Whitney U over the number of pairs, per column; equal scores count half."""
+    order = np.argsort(scores, axis=0, kind="stable")
+    ordered = np.take_along_axis(targets, order, axis=0)
+    first, last = _ties(np.take_along_axis(scores, order, axis=0))
+    ranks = (first + last) / 2 + 1
+    positives = ordered.sum(axis=0)
+    u = (ranks * ordered).sum(axis=0) - positives * (positives + 1) / 2
+    return u / (positives * (len(ordered) - positives))
+
+
+def _calibration_error(of: Predictions) -> float:
+    """Expected calibration error, 15 equal bins, L1 (Guo et al. 2017, eq. 3)."""
+    confidence = of.scores.max(axis=1)
+    right = of.predicted == of.targets
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(of.targets))

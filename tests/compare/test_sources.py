@@ -1,0 +1,122 @@
+"""Results from CSV files and from sweeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headstart.cli import main
+from headstart.compare.comparison import Comparison, compare_results
+from headstart.compare.formats import render
+from headstart.compare.sources import find_results
+from headstart.compare.summary import summarise
+from headstart.errors import RecordError
+
+# published per-task accuracies of a ResNet-50 at 1,000 examples and in full (VTAB, results.csv), a part of its 19 tasks
+VTAB = """dataset,train_examples,arm,test/accuracy_micro
+CIFAR-100,1000,scratch,0.132
+Pets,1000,scratch,0.121
+sNORB-Elev,1000,scratch,0.376
+CIFAR-100,full,scratch,0.644
+Pets,full,scratch,0.238
+sNORB-Elev,full,scratch,0.917
+CIFAR-100,1000,pretrained,0.570
+Pets,1000,pretrained,0.899
+sNORB-Elev,1000,pretrained,0.354
+CIFAR-100,full,pretrained,0.838
+Pets,full,pretrained,0.919
+sNORB-Elev,full,pretrained,0.977
+"""
+WHOLE = Path(__file__).parents[3] / "shared" / "reference" / "vtab_resnet50.csv"
+
+
+def table(text: str, **options: str) -> Comparison:
+    Path("results.csv").write_text(text)
+    results, notes = find_results([Path("results.csv")])
+    return compare_results(results, notes=notes, **options)
+
+
+def test_a_table_of_results() -> None:
+    comparison = table(VTAB)
+    assert comparison.metric == "test/accuracy_micro"
+    rows = {row.arm: row for row in comparison.rows}
+    lower = rows["pretrained dataset=sNORB-Elev train_examples=1000"]
+    assert lower.gain is not None
+    assert lower.gain.mean == pytest.approx(-0.022)
+    assert lower.paired is not None
+    assert lower.paired.verdict == "not decided"
+    assert rows["scratch dataset=Pets train_examples=full"].is_baseline
+    few, many = (one for one in summarise(comparison) if one.method == "pretrained")
+    assert (few.labels, many.labels) == ("1000", "full")
+    assert few.mean.value == pytest.approx((0.570 + 0.899 + 0.354) / 3)
+    assert few.lower == ("sNORB-Elev",)
+    assert (few.rank, many.rank) == pytest.approx((4 / 3, 1.0))
+    shown = " ".join(render(comparison, "table", width=160).split())
+    assert "lower than training from scratch on sNORB-Elev" in shown
+    assert "not decided: one pair" in shown
+    assert "No intervals: one run per arm." in shown
+
+
+@pytest.mark.skipif(not WHOLE.is_file(), reason="the published table lies beside the repository")
+def test_the_published_table_gives_the_published_means() -> None:
+    results, _ = find_results([WHOLE])
+    found = {(one.method, one.labels): one for one in summarise(compare_results(results))}
+    means = {key: round(one.mean.value, 3) for key, one in found.items()}
+    assert means == {
+        ("scratch", "1000"): 0.431,
+        ("pretrained", "1000"): 0.664,
+        ("scratch", "full"): 0.754,
+        ("pretrained", "full"): 0.897,
+    }
+    assert found["pretrained", "1000"].lower == ("sNORB-Elev",)
+    assert found["pretrained", "1000"].undecided == 19
+
+
+def test_repeats_other_columns_budgets_and_another_baseline() -> None:
+    lines = ["weights,strategy,steps,seed,status,accuracy_micro,note"]
+    for seed in range(4):
+        for strategy, value in (("probe", 0.6), ("full", 0.8)):
+            lines += [f"pretrained,{strategy},{steps},{seed},,{value + 0.01 * seed + steps / 1e5},n" for steps in (100, 200)]  # fmt: skip
+    lines += ["pretrained,full,100,9,failed,,n"]
+    comparison = table("\n".join(lines), baseline="weights=pretrained strategy=probe")
+    assert len(comparison.rows) == 4
+    full = [row for row in comparison.rows if "strategy=full" in row.arm]
+    assert [row.gain.mean for row in full if row.gain] == pytest.approx([0.2, 0.2])
+    assert [row.failed for row in full] == [1, 0]
+    assert [row.n for row in full] == [4, 4]
+    assert {row.baseline for row in full} == {row.arm for row in comparison.rows if row.is_baseline}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no rows"),
+        ("arm,test/x\n", "has no rows"),
+        ("arm,seed\na,1\n", "has no column of results"),
+        ("seed,test/x\n1,0.5\n", "has no column `arm`"),
+        ("arm,test/x\na,high\n", "row 2: test/x is 'high', not a number"),
+        ("arm,seed,test/x\na,one,0.5\n", "row 2: seed is 'one', not a whole number"),
+        ("arm,test/x\na,0.5\na,0.6\n", "rows 2 and 3 are the same arm, data set, budget and seed"),
+        ("arm,test/x\na,0.5,7\n", "row 2 has not 2 cells"),
+        ("arm,test/x\na\n", "row 2 has not 2 cells"),
+        ("arm,arm,test/x\na,a,1\n", "must name every column, each once"),
+        ("arm,status,test/x\na,done,1\n", "row 2: status is 'done', not one of completed"),
+        ("arm,test/x,test/y\na,1,1\n", "--metric: say which of test/x, test/y to compare"),
+        ('arm,test/x\n"a,1\n', "cannot be read as CSV"),
+    ],
+)
+def test_a_table_that_is_none(text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.csv").write_text(text)
+    assert main(["compare", "bad.csv"]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
+def test_a_table_that_is_not_text() -> None:
+    Path("bad.csv").write_bytes(b"\xff\xfe\x00arm")
+    with pytest.raises(RecordError, match=r"bad\.csv: cannot be read as CSV"):
+        find_results([Path("bad.csv")])
+    with pytest.raises(RecordError, match=r"none\.csv: there is no such file"):
+        find_results([Path("none.csv")])
