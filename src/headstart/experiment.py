@@ -167,6 +167,7 @@ def _fit(
             every_n_steps=config.logger.every_n_steps if isinstance(config.logger, SteppedConfig) else None,
             resume=resume,
             prune=prune,
+            drift=config.weights.source != "scratch",
         )
 
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from headstart.config.identity import arm_hash, config_hash, job_key
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config
+from headstart.data.pictures import BAD_IMAGE
 from headstart.data.transforms import describe
 from headstart.environment import describe_determinism, describe_environment
-from headstart.errors import HeadstartError, RunPruned
+from headstart.errors import DataError, HeadstartError, RunPruned
 from headstart.preparation import Prepared
 from headstart.records.schema import RunRecord
 from headstart.records.store import now, write_record
 from headstart.records.tables import PREDICTIONS, write_predictions
+from headstart.records.thumbnails import THUMBNAILS, write_thumbnails
 from headstart.training.engine import Fitted
 from headstart.training.metrics import confusion
+from headstart.training.mistakes import choose_mistakes
+
+PICTURE_SIDE = 96
+"""Pixels of a kept picture's longer side."""
 
 
 def words_of(config: Config) -> list[str]:
@@ -93,6 +103,7 @@ def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared
     facts = prepared.facts
     record.metrics = {key: float(value) for key, value in fitted.metrics.items()}
     record.best = fitted.best
+    record.drift = {key: value for key, value in fitted.drift.items() if key != "seconds"}
     if fitted.scores is not None and fitted.targets is not None:
         scores = fitted.scores.double()
         probabilities = scores.softmax(dim=1) if facts.task == "multiclass" else scores.sigmoid()
@@ -109,8 +120,25 @@ def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared
             else "tn, fp, fn, tp per class",
             "counts": confusion(fitted.scores, fitted.targets, task=facts.task),
         }
+        if prepared.config.trainer.pictures:
+            _keep_pictures(folder, prepared, fitted.targets.long().numpy(), probabilities.numpy())
     record.epochs, record.steps, record.stopped_by = fitted.epochs, fitted.steps, fitted.stopped_by
     record.seconds |= {"fit": round(fitted.fit_seconds, 3), "test": round(fitted.test_seconds, 3)}
+    if fitted.drift:
+        record.seconds["drift"] = fitted.drift["seconds"]
+
+
+def _keep_pictures(
+    folder: Path, prepared: Prepared, targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
+) -> None:
+    """Small pictures of mistakes; where one cannot be made, the run does without."""
+    pictures = {}
+    for place in choose_mistakes(targets, probabilities, count=prepared.config.trainer.pictures):
+        with suppress(*BAD_IMAGE, DataError):
+            name, image = prepared.data.thumbnail("test", place, side=PICTURE_SIDE)
+            pictures[name] = image
+    if pictures:
+        write_thumbnails(folder / THUMBNAILS, pictures)
 
 
 def fail(record: RunRecord, error: BaseException, folder: Path) -> None:

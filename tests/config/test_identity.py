@@ -14,7 +14,14 @@ def arm(*overrides: str, data: str = "d", weights: str = "w") -> str:
 
 @pytest.mark.parametrize(
     "override",
-    ["output_dir=/tmp/x", "logger=none", "logger.project=x", "data.num_workers=3", "trainer.progress=none"],
+    [
+        "output_dir=/tmp/x",
+        "logger=none",
+        "logger.project=x",
+        "data.num_workers=3",
+        "trainer.progress=none",
+        "trainer.pictures=3",
+    ],
 )
 def test_what_cannot_change_a_result_is_left_out(override: str) -> None:
     assert config_hash(compose([override])) == config_hash(compose([]))

@@ -78,16 +78,7 @@ def _summaries(comparison: Comparison, details: Details | None) -> list[MethodSu
 def footer(comparison: Comparison, summaries: Sequence[MethodSummary]) -> list[str]:
     """What stands below the table: the answer, references, what the intervals are, notes."""
     lines = [*headline(comparison, summaries), ""]
-    control = "" if any(RANDOM_FEATURES in one for one in comparison.references.values()) else _NO_CONTROL
-    references = list(comparison.references.values())
-    if len(references) == 1 or (references and all(one == references[0] for one in references)):
-        said = ", ".join(f"{name} {value:.3f}" for name, value in references[0].items())
-        lines.append(f"For comparison: {said}{control}.")
-    elif references:
-        names = {arm.setting.key: arm.setting for arm in comparison.arms_by_key.values()}
-        for key, found in comparison.references.items():
-            said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-            lines.append(f"For comparison, {names[key].dataset} with {names[key].labels} labels: {said}.")
+    lines += references_words(comparison)
     lines.append(interval_words(comparison))
     if comparison.unequal:
         keys = dict.fromkeys(one.key for one in comparison.unequal)
@@ -95,6 +86,25 @@ def footer(comparison: Comparison, summaries: Sequence[MethodSummary]) -> list[s
             f"Not held equal with the baseline: {', '.join(keys)} (--strict refuses; --details shows them)."
         )
     return [*lines, *comparison.notes]
+
+
+def references_words(comparison: Comparison) -> list[str]:
+    """What needs no transfer, for each data set and number of labels."""
+    control = "" if any(RANDOM_FEATURES in one for one in comparison.references.values()) else _NO_CONTROL
+    references = list(comparison.references.values())
+    if not references:
+        return []
+    if all(one == references[0] for one in references):
+        return [f"For comparison: {_values(references[0])}{control}."]
+    names = {arm.setting.key: arm.setting for arm in comparison.arms_by_key.values()}
+    return [
+        f"For comparison, {names[key].dataset} with {names[key].labels} labels: {_values(found)}."
+        for key, found in comparison.references.items()
+    ]
+
+
+def _values(found: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in found.items())
 
 
 def interval_words(comparison: Comparison) -> str:

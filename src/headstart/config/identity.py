@@ -19,7 +19,7 @@ _VOLATILE = {
     "logger": None,
     "data": ("path", "num_workers", "download"),
     "weights": ("path",),
-    "trainer": ("progress",),
+    "trainer": ("progress", "pictures"),
 }
 _REPEATS = {"seed": None, "data": ("split_seed",)}
 """What may differ between the experiments of one arm."""

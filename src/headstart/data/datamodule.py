@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from headstart.data.pictures import BAD_IMAGE, as_channels
+from headstart.data.pictures import BAD_IMAGE, as_channels, thumbnail
 from headstart.data.source import Examples, Picture
 from headstart.data.transforms import Geometry, Normalize
 from headstart.errors import DataError
@@ -226,20 +226,36 @@ class ImageDataModule(pl.LightningDataModule):
         """In order."""
         return self._loader("test", shuffle=False)
 
+    def sample(self, name: str, count: int) -> torch.Tensor:
+        """At most `count` images from all over a split, as the model is evaluated: (n, channels, height, width)."""
+        dataset = self._dataset(name, shuffle=False)
+        places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+        images = [dataset[0, int(position)]["image"] for position in places]
+        return self.normalize(torch.stack(images))
+
+    def thumbnail(self, name: str, position: int, *, side: int) -> tuple[str, bytes]:
+        """Id and small picture of an example of a split; raises what decoding does, or DataError."""
+        split = self.splits[name]
+        index = int(split.indices[position])
+        return split.examples.ids[index], thumbnail(split.examples.image(index), side=side)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise on the device: batches travel as bytes."""
         return {**batch, "image": self.normalize(batch["image"])}
 
-    def _loader(self, name: str, *, shuffle: bool) -> DataLoader[Batch]:
-        split = self.splits[name]
-        dataset = ImageDataset(
-            split,
+    def _dataset(self, name: str, *, shuffle: bool) -> ImageDataset:
+        return ImageDataset(
+            self.splits[name],
             geometry=self.train_geometry if shuffle else self.eval_geometry,
             channels=self.facts.channels,
             seed=self.seed,
             random=shuffle and self.augment != "none",
             keep=self.num_workers == 0,
         )
+
+    def _loader(self, name: str, *, shuffle: bool) -> DataLoader[Batch]:
+        split = self.splits[name]
+        dataset = self._dataset(name, shuffle=shuffle)
         rest = len(split.indices) % self.batch_size // (self.world if shuffle else 1)
         sampler = EpochSampler(len(dataset), seed=self.seed, epoch=None)
         if shuffle:

@@ -74,6 +74,21 @@ def as_channels(picture: Picture, channels: int) -> Image.Image | torch.Tensor:
     return upright if upright.mode == _MODES[channels] else upright.convert(_MODES[channels])
 
 
+def thumbnail(picture: Picture, *, side: int) -> bytes:
+    """A small picture for people: at most `side` pixels wide and high, JPEG, or PNG where it was as small before.
+
+    Raises DataError where the image has other channels than grey, colour, or colour and opacity.
+    """
+    image = as_channels(picture, 3)
+    assert isinstance(image, Image.Image)
+    small = max(image.size) <= side
+    if not small:
+        image.thumbnail((side, side))
+    target = io.BytesIO()
+    image.save(target, "PNG" if small else "JPEG", **({} if small else {"quality": 82}))
+    return target.getvalue()
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey levels of other depths, scaled: Pillow's own conversion would clip them to white.
 

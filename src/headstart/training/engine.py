@@ -33,6 +33,7 @@ from headstart.training.checkpoints import (
     save_weights,
 )
 from headstart.training.distributed import rank_of
+from headstart.training.drift import moved_since, start_of
 from headstart.training.history import History
 from headstart.training.loggers import RunLogger
 from headstart.training.module import TransferModule
@@ -88,6 +89,8 @@ class Fitted:
     stopped_by: str
     fit_seconds: float
     test_seconds: float
+    drift: dict[str, Any]
+    """How far the features have moved, where that was asked for."""
 
 
 def fit(
@@ -106,13 +109,14 @@ def fit(
     every_n_steps: int | None,
     resume: bool = False,
     prune: Callable[[], bool] | None = None,
+    drift: bool = False,
 ) -> Fitted:
     """Train, choose by validation, test once, or with `test` false not at all.
 
     `prune` is asked after each validation whether to end with RunPruned.
     `tested` is `best` or `last`; the best is only looked for where there is a validation. With `resume`, training
-    goes on from the last checkpoint in `folder`, if there is one. Raises RunFailed where a loss or score is not
-    finite.
+    goes on from the last checkpoint in `folder`, if there is one. With `drift`, features are compared with those
+    at the start. Raises RunFailed where a loss or score is not finite.
     """
     history = History(folder, steps_per_epoch=budget.steps_per_epoch, loggers=loggers, every_n_steps=every_n_steps)
     best = BestWeights(folder, monitor=monitor, steps_per_epoch=budget.steps_per_epoch)
@@ -130,6 +134,7 @@ def fit(
         callbacks.append(Pruning(prune))
     checkpoint = folder / FOLDER / RESUME
     state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
+    start = start_of(module.model, data, gpu=machine.accelerator == "gpu") if drift else None
     began = time.monotonic()
     with _quiet():
         if state:
@@ -163,6 +168,7 @@ def fit(
         if test:
             _alone(None, data, budget, machine, []).test(module, datamodule=data, verbose=False)
         test_seconds = time.monotonic() - began
+        moved = moved_since(start, module.model) if start else {}
 
     tested_step = best.best["step"] if tested == "best" else history.last_step
     row = next(row for row in history.rows if row["step"] == tested_step)
@@ -179,6 +185,7 @@ def fit(
         stopped_by="budget" if steps >= budget.total_steps else "early_stopping" if early else "max_time",
         fit_seconds=fit_seconds,
         test_seconds=test_seconds,
+        drift=moved,
     )
 
 

@@ -58,6 +58,11 @@ class TrainerConfig:
         "`bar`: a live bar; `lines`: a line per epoch; `none`; `auto`: a bar on a terminal, lines elsewhere.",
         choices=("auto", "bar", "lines", "none"),
     )
+    pictures: int = option(
+        48,
+        "Test images that the run got wrong, kept as small pictures for reports (pictures.parquet); 0: none.",
+        least=0,
+    )
 
 
 @dataclass
