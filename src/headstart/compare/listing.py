@@ -23,14 +23,14 @@ def frame_of(runs: Runs) -> pd.DataFrame:
     """A row per run: its folder, and every scalar of its record under dotted names."""
     import pandas as pd
 
-    return pd.DataFrame([{"folder": str(folder), **_flat(record.to_dict())} for folder, record in runs])
+    return pd.DataFrame([{"folder": str(folder), **flat_record(record)} for folder, record in runs])
 
 
-def rows_of(runs: Runs) -> list[dict[str, Any]]:
-    """The few columns that a person looks at."""
+def rows_of(runs: Runs, *, metric: str | None = None) -> list[dict[str, Any]]:
+    """The few columns that a person looks at, with another metric than the task's main one if it is named."""
     rows = []
     for folder, record in runs:
-        metric = DEFAULT_METRIC.get(str(record.data.get("task")), "")
+        shown = metric or DEFAULT_METRIC.get(str(record.data.get("task")), "")
         rows.append(
             {
                 "run": folder.name,
@@ -40,8 +40,8 @@ def rows_of(runs: Runs) -> list[dict[str, Any]]:
                 "strategy": record.config["strategy"]["name"],
                 "data": record.config["data"]["source"],
                 "seed": record.seed,
-                "metric": metric,
-                "value": record.metrics.get(metric),
+                "metric": shown,
+                "value": record.metrics.get(shown),
                 "seconds": record.seconds.get("total"),
                 "sweep": record.launched_by,
             }
@@ -49,17 +49,17 @@ def rows_of(runs: Runs) -> list[dict[str, Any]]:
     return rows
 
 
-def table(runs: Runs) -> Table:
+def table(runs: Runs, *, metric: str | None = None) -> Table:
     """The list for a terminal; a run's name says its backbone, weights, strategy, data and seed."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     names = ("run", "status", "value", "seconds")
     for name in names:
         grid.add_column(
-            "test metric" if name == "value" else name,
+            (metric or "test metric") if name == "value" else name,
             justify="right" if name in ("value", "seconds") else "left",
             no_wrap=True,
         )
-    for row in rows_of(runs):
+    for row in rows_of(runs, metric=metric):
         shown = {**row, "value": _number(row["value"], 4), "seconds": _number(row["seconds"], 1)}
         grid.add_row(*(Text(str(shown[name])) for name in names))
     return grid
@@ -67,6 +67,11 @@ def table(runs: Runs) -> Table:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def flat_record(record: RunRecord) -> dict[str, Any]:
+    """Every scalar of a record under its dotted name."""
+    return _flat(record.to_dict())
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
