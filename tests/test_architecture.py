@@ -19,7 +19,7 @@ ROWS = (
     {"cli"},
     {"__init__"},
     {"api"},
-    {"sweep", "compare"},
+    {"sweep", "compare", "inspection"},
     {"experiment", "trained"},
     {"recording", "planning"},
     {"preparation"},
@@ -59,7 +59,7 @@ def test_imports_point_downward(path: Path) -> None:
 
 
 def test_compare_uses_records_config_and_errors_alone() -> None:
-    used = set().union(*(imports_of(path) for path in (PACKAGE / "compare").glob("*.py")))
+    used = set().union(*(imports_of(path) for path in (PACKAGE / "compare").rglob("*.py")))
     assert used <= {"compare", "records", "config", "errors"}
 
 
@@ -75,6 +75,8 @@ def test_files_hold_one_idea(path: Path) -> None:
         "import headstart",
         "from headstart.cli import main; main(['--help'])",
         "import headstart.compare.comparison, headstart.compare.formats, headstart.compare.listing",
+        "import headstart.compare.report, headstart.compare.sources, headstart.compare.filters",
+        "import headstart.inspection.mistakes, headstart.inspection.pictures, headstart.cli.inspection",
         "import headstart.records.store, headstart.records.tables",
         "import headstart.config.compose",
         "import headstart.cli.completion as c; c.candidates('headstart train back')",

@@ -17,6 +17,9 @@ COMMANDS = {
     "status": "show how a sweep is getting on",
     "runs": "list runs",
     "compare": "compare runs: each arm, and its paired gain over training from scratch",
+    "predict": "say what a run's model takes images for",
+    "inspect": "look at what a run gets wrong, how sure it is and where it looks",
+    "export": "write a run's model as ONNX, checked",
     "list": "show the backbones, weights, strategies and data that can be chosen",
     "doctor": "check the installation, and say how to mend it",
     "clean": "free what finished runs and caches hold",
@@ -26,8 +29,8 @@ COMMANDS = {
 _HIDDEN = "complete-line"
 """What the completion scripts call."""
 
-# a module called `list` would take the place of the builtin in this file
-_MODULES = {"list": "choices", _HIDDEN: "completion"}
+# modules called `list` or `inspect` would take the place of Python's own in this file
+_MODULES = {"list": "choices", "inspect": "inspection", _HIDDEN: "completion"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
 from headstart.compare.results import Result
+from headstart.compare.rows import Row
 from headstart.compare.statistics.intervals import Estimate, averaged, estimate
 from headstart.compare.statistics.paired import ALPHA, holm, paired_p
 from headstart.compare.statistics.scores import Floats

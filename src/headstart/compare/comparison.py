@@ -14,7 +14,7 @@ from headstart.compare.fairness import Unequal, unequal
 from headstart.compare.notes import notes_of
 from headstart.compare.references import references
 from headstart.compare.results import Result
-from headstart.compare.statistics.intervals import Estimate, estimate
+from headstart.compare.rows import Row, flat_row, row_of
 from headstart.compare.statistics.paired import Paired, compare_pairs, decide
 from headstart.config.checks import METRICS, lower_is_better
 from headstart.errors import RecordError, did_you_mean
@@ -23,51 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_METRIC = {"multiclass": "test/accuracy_micro", "multilabel": "test/map_macro"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One arm of the comparison; metric values are as recorded, costs are means over its runs."""
-
-    arm: str
-    key: str
-    method: str
-    dataset: str
-    train_examples: int | None
-    n: int
-    failed: int
-    """Failed or interrupted runs, those that diverged among them."""
-    diverged: int
-    value: Estimate | None
-    paired: Paired | None
-    """Against the baseline; None without one, without pairs, and for the baseline itself."""
-    is_baseline: bool
-    baseline: str | None
-    baseline_key: str | None
-    varies: str
-    """What the intervals vary: `seeds`, `splits`, `seeds and splits` or `nothing`."""
-    trainable: int | None
-    """Parameters that were trained."""
-    seconds: float | None
-    gpu_hours: float | None
-    peak_memory: int | None
-    """Bytes, on the GPU where there was one."""
-    drift: float | None
-    """Linear CKA of the final features with those at the start: 1 where nothing moved."""
-    trials: int | None
-    """With how many trials each tuned key was found."""
-    improving: bool
-    """Whether most of its runs were at their best in the last epoch of their budget."""
-
-    @property
-    def gain(self) -> Estimate | None:
-        """Paired difference to the baseline; its `n` counts the pairs."""
-        return self.paired.difference if self.paired else None
-
-    @property
-    def is_negative_transfer(self) -> bool:
-        """Whether it is worse than its baseline beyond doubt."""
-        return self.paired is not None and self.paired.verdict == "worse"
 
 
 @dataclass(frozen=True)
@@ -101,7 +56,7 @@ class Comparison:
     @cached_property
     def comparisons(self) -> int:
         """How many paired comparisons Holm's correction is over."""
-        return sum(row.paired is not None and row.paired.p is not None for row in self.rows)
+        return sum(row.paired is not None and row.paired.p_holm is not None for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -124,7 +79,7 @@ class Comparison:
 
     def flat_rows(self) -> list[dict[str, Any]]:
         """A flat row per arm, for tables and files."""
-        return [_flat(row, self.metric) for row in self.rows]
+        return [flat_row(row, self.metric) for row in self.rows]
 
     def pairs_of(self, row: Row) -> list[tuple[Result, Result]]:
         """(run, run of the baseline) of each pair that has the metric."""
@@ -137,43 +92,6 @@ def _setting_name(arm: Arm) -> str:
     size = arm.setting.train_examples
     words = [arm.setting.dataset, *([f"{size} labels"] if size is not None else [])]
     return ", ".join([*words, *(f"{key} {value}" for key, value in arm.setting.budget)])
-
-
-def _flat(row: Row, metric: str) -> dict[str, Any]:
-    value, gain, paired = row.value, row.gain, row.paired
-    return {
-        "arm": row.arm,
-        "dataset": row.dataset,
-        "train_examples": row.train_examples,
-        "n": row.n,
-        "failed": row.failed,
-        metric: value.mean if value else None,
-        "low": value.low if value else None,
-        "high": value.high if value else None,
-        "std": value.std if value else None,
-        "varies": row.varies,
-        "gain": gain.mean if gain else None,
-        "gain_low": gain.low if gain else None,
-        "gain_high": gain.high if gain else None,
-        "pairs": gain.n if gain else 0,
-        "verdict": paired.verdict if paired else None,
-        "more_pairs": paired.more if paired else None,
-        "p": paired.p if paired else None,
-        "p_holm": paired.p_holm if paired else None,
-        "effect_size": paired.effect_size if paired else None,
-        "cliffs_delta": paired.cliffs_delta if paired else None,
-        "superiority": paired.superiority.probability if paired else None,
-        "superiority_low": paired.superiority.low if paired else None,
-        "superiority_high": paired.superiority.high if paired else None,
-        "baseline": row.baseline,
-        "trainable_parameters": row.trainable,
-        "seconds": row.seconds,
-        "gpu_hours": row.gpu_hours,
-        "peak_memory": row.peak_memory,
-        "drift": row.drift,
-        "trials": row.trials,
-        "still_improving": row.improving,
-    }
 
 
 def compare_results(
@@ -201,10 +119,12 @@ def compare_results(
     chosen = _metric(metric, task, completed)
     against = baselines(arms, baseline)
     found = decide(
-        [_paired(arm, against.get(arm.key), chosen) for arm in arms], lower_is_better=lower_is_better(chosen)
+        [_paired(arm, against.get(arm.key), chosen) for arm in arms],
+        controls=[arm.example.is_random_features for arm in arms],
+        lower_is_better=lower_is_better(chosen),
     )
     rows = tuple(
-        _row(arm, against.get(arm.key), paired, chosen, is_baseline=is_baseline(arm, baseline))
+        row_of(arm, against.get(arm.key), paired, chosen, is_baseline=is_baseline(arm, baseline))
         for arm, paired in zip(arms, found, strict=True)
     )
     beside = references(arms, chosen)
@@ -266,66 +186,6 @@ def _paired(arm: Arm, baseline: Arm | None, metric: str) -> Paired | None:
         [float(other.metrics[metric] or 0.0) for _, other in pairs],
         clusters=[(mine.split_seed, mine.fold) for mine, _ in pairs],
         lower_is_better=lower_is_better(metric),
-    )
-
-
-def _row(arm: Arm, baseline: Arm | None, paired: Paired | None, metric: str, *, is_baseline: bool) -> Row:
-    known = [(value, run) for run in arm.runs if (value := run.metrics.get(metric)) is not None]
-    records = [run.record for run in arm.runs if run.record]
-    seconds = [record.seconds["total"] for record in records if "total" in record.seconds]
-    on_gpu = [record for record in records if record.config["trainer"].get("accelerator") == "gpu"]
-    memory = [
-        held for record in records if (held := record.peak_memory.get("gpu") or record.peak_memory.get("cpu"))
-    ]
-    drifts = [cka for record in records if (cka := record.drift.get("linear_cka")) is not None]
-    last = [_best_at_the_end(run) for run in arm.runs]
-    example = arm.example.record
-    clusters = [(run.split_seed, run.fold) for _, run in known]
-    return Row(
-        arm=arm.label,
-        key=arm.key,
-        method=arm.method,
-        dataset=arm.setting.dataset,
-        train_examples=arm.setting.train_examples,
-        n=len(known),
-        failed=sum(run.status in ("failed", "interrupted") for run in arm.others),
-        diverged=sum(_diverged(run) for run in arm.others),
-        value=estimate([value for value, _ in known], clusters) if known else None,
-        paired=paired,
-        is_baseline=is_baseline,
-        baseline=baseline.label if baseline else None,
-        baseline_key=baseline.key if baseline else None,
-        varies=arm.varies,
-        trainable=example.parameters.get("trainable") if example else None,
-        seconds=sum(seconds) / len(seconds) if seconds else None,
-        gpu_hours=_gpu_hours(on_gpu),
-        peak_memory=max(memory) if memory else None,
-        drift=sum(drifts) / len(drifts) if drifts else None,
-        trials=arm.example.trials,
-        improving=bool(last) and sum(last) * 2 > len(last),
-    )
-
-
-def _gpu_hours(records: Sequence[Any]) -> float | None:
-    hours = [
-        record.seconds["total"] * record.config["trainer"].get("devices", 1) / 3600
-        for record in records
-        if "total" in record.seconds
-    ]
-    return sum(hours) / len(hours) if hours else None
-
-
-def _diverged(run: Result) -> bool:
-    return run.status == "failed" and run.record is not None and "not finite" in (run.record.error or "")
-
-
-def _best_at_the_end(run: Result) -> bool:
-    record = run.record
-    return (
-        record is not None
-        and record.stopped_by == "budget"
-        and record.epochs > 1
-        and record.best.get("epoch") == record.epochs
     )
 
 

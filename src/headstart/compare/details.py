@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from headstart.compare.classes import ClassGain, class_gains
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
 from headstart.compare.labels import LabelEfficiency, label_efficiency
 from headstart.compare.rankings import Ranking, rankings
 from headstart.compare.results import Result
+from headstart.compare.rows import Row
 from headstart.compare.statistics.examples import ExampleTest, test_examples
 from headstart.compare.statistics.scores import FROM_PREDICTED, Predictions
 from headstart.compare.summary import MethodSummary, summarise

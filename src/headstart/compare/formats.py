@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.compare.comparison import Comparison
+from headstart.compare.detail_sheets import datasets_sheet, detail_sheets
 from headstart.compare.details import Details
 from headstart.compare.references import RANDOM_FEATURES
-from headstart.compare.sheets import Sheet, arms_sheet, datasets_sheet, detail_sheets, without_empty
+from headstart.compare.sheets import Sheet, arms_sheet, without_empty
 from headstart.compare.summary import MethodSummary, summarise
 from headstart.compare.verdicts import headline
 

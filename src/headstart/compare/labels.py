@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
 from headstart.compare.results import PairKey
+from headstart.compare.rows import Row
 from headstart.compare.statistics.intervals import Estimate, estimate
 from headstart.compare.statistics.scores import Floats
 from headstart.compare.transfer import gain_area

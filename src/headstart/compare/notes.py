@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headstart.compare.arms import Arm
 
 if TYPE_CHECKING:
-    from headstart.compare.comparison import Row
+    from headstart.compare.rows import Row
 
 FROM_IMAGENET = (
     "imagenette",

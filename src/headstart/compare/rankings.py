@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
+from headstart.compare.rows import Row
 
 
 @dataclass(frozen=True)

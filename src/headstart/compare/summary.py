@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
+from headstart.compare.rows import Row
 from headstart.compare.statistics.across import (
     Aggregate,
     Scores,

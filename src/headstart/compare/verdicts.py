@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
+from headstart.compare.rows import Row
 from headstart.compare.statistics.intervals import Estimate
 from headstart.compare.summary import MethodSummary
 
@@ -18,6 +19,8 @@ def verdict_of(row: Row) -> str:
         if row.is_baseline:
             return "baseline"
         return "no baseline" if row.baseline is None else "no pairs"
+    if paired.verdict == "control":
+        return "control: random features"
     if paired.verdict == "worse":
         return "worse: negative transfer"
     if paired.verdict == "better":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,11 @@ def huggingface(path: str, *, subset: str | None, image_column: str | None, labe
 
 def _load(path: str, subset: str | None) -> dict[str, Any]:
     import datasets
+    from tqdm import tqdm
 
     datasets.disable_progress_bars()
+    # or each bar, even a silent one, makes a semaphore that a sweep's job leaves behind, with a warning at the end
+    tqdm.set_lock(threading.RLock())
     folder = Path(path).expanduser()
     if folder.is_dir() and not any(folder.iterdir()):
         raise DataError(f"data.path={path}: the folder is empty.")

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from headstart.compare.classes import ClassGain
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
 from headstart.compare.details import changed_most, predictions_of
 from headstart.compare.results import Result
+from headstart.compare.rows import Row
 from headstart.compare.statistics.scores import Predictions
 from headstart.errors import RecordError
 from headstart.records.thumbnails import THUMBNAILS, kind_of, read_thumbnails

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
 from headstart.compare.curves import Curve, mean_curve
 from headstart.compare.labels import LabelEfficiency
 from headstart.compare.report.plot import WIDTH, Plot, Scale, scale_over
+from headstart.compare.rows import Row
 from headstart.compare.statistics.scores import Floats
 from headstart.compare.verdicts import signed, unsigned, verdict_of
 

@@ -14,7 +14,8 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from headstart.compare.comparison import Comparison, Row
+from headstart.compare.comparison import Comparison
+from headstart.compare.detail_sheets import detail_sheets
 from headstart.compare.details import Details
 from headstart.compare.differences import Differences, differences
 from headstart.compare.formats import interval_words, references_words
@@ -29,7 +30,8 @@ from headstart.compare.report.figures import (
     labels_figure,
 )
 from headstart.compare.report.plot import SERIES, legend_marker
-from headstart.compare.sheets import arms_sheet, detail_sheets
+from headstart.compare.rows import Row
+from headstart.compare.sheets import arms_sheet
 from headstart.compare.transfer import read_curves
 from headstart.compare.verdicts import headline
 from headstart.errors import ConfigError

@@ -49,7 +49,7 @@ class Paired:
     p_holm: float | None
     """The same after Holm's correction over the comparisons of this table."""
     verdict: str
-    """`better`, `worse` or `not decided`, by the corrected p at 0.05."""
+    """`better`, `worse` or `not decided`, by the corrected p at 0.05; `control` for what is not judged."""
     more: int | None
     """Where it is not decided: about how many more pairs would decide it with 80 % power, if the effect is as it
     seems; None where that is beyond all reason or cannot be said."""
@@ -86,21 +86,27 @@ def compare_pairs(
     )
 
 
-def decide(found: Sequence[Paired | None], *, lower_is_better: bool = False) -> list[Paired | None]:
-    """Correct a table's comparisons for one another (Holm 1979) and say what each decides."""
-    with_p = [i for i, one in enumerate(found) if one is not None and one.p is not None]
-    corrected = dict(zip(with_p, holm([found[i].p or 0.0 for i in with_p]), strict=True))  # type: ignore[union-attr]
+def decide(
+    found: Sequence[Paired | None], *, controls: Sequence[bool] = (), lower_is_better: bool = False
+) -> list[Paired | None]:
+    """Correct a table's comparisons for one another (Holm 1979) and say what each decides.
+
+    Those that `controls` marks are not judged, and make the others no harder to decide.
+    """
+    judged = [i for i, one in enumerate(found) if one is not None and not (controls and controls[i])]
+    p_values = {i: p for i in judged if (p := found[i].p) is not None}  # type: ignore[union-attr]
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     decided: list[Paired | None] = []
     for i, one in enumerate(found):
         if one is None:
             decided.append(None)
             continue
         p = corrected.get(i)
-        verdict, more = "not decided", None
+        verdict, more = "not decided" if i in judged else "control", None
         if p is not None and p <= ALPHA:
             verdict = "better" if (one.difference.mean > 0) != lower_is_better else "worse"
-        elif one.effect_size is not None:
-            more = _more_pairs(one, alpha=ALPHA / max(1, len(with_p)))
+        elif i in judged and one.effect_size is not None:
+            more = _more_pairs(one, alpha=ALPHA / max(1, len(corrected)))
         decided.append(replace(one, p_holm=p, verdict=verdict, more=more))
     return decided
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,7 +32,7 @@ class Transform:
         return self.normalize(self.geometry(as_channels(image, self.channels)))
 
 
-def load_run(folder: Path) -> tuple[Classifier, Callable[[Any], torch.Tensor]]:
+def load_run(folder: Path) -> tuple[Classifier, Transform]:
     """Model and transform of a run; raises RecordError where it kept no weights."""
     record = read_record(folder)
     config = read_config(folder / CONFIG)

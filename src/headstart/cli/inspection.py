@@ -1,0 +1,106 @@
+"""What a run gets wrong: its worst mistakes, the classes it confuses, its calibration, where it looks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headstart.inspection.mistakes import Confusion, Mistake
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, and what to look at."""
+    parser.add_argument("run", type=Path, help="folder of a run that was tested")
+    parser.add_argument("--count", type=int, default=12, help="how many mistakes and pairs (default: 12)")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the pictures go (default: `inspection` in the run)"
+    )
+    parser.add_argument(
+        "--images", nargs="+", type=Path, default=[], metavar="IMAGE", help="draw where the model looks (Grad-CAM)"
+    )
+    parser.add_argument("--class", dest="target", metavar="NAME", help="for this class (default: the likeliest)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the mistakes, and draw them."""
+    from headstart.errors import ConfigError
+    from headstart.inspection.mistakes import calibration, confused_pairs, described, read_tested, worst_mistakes
+    from headstart.inspection.pictures import Tile, draw_calibration, draw_sheet
+
+    if arguments.count < 1:
+        raise ConfigError(f"--count {arguments.count}: must be at least 1.")
+    tested = read_tested(arguments.run)
+    mistakes, pairs = worst_mistakes(tested, arguments.count), confused_pairs(tested, arguments.count)
+    found = calibration(tested)
+    folder: Path = arguments.output or arguments.run / "inspection"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output: cannot write to {folder} ({error.strerror}).") from error
+    drawn = [folder / "calibration.png"]
+    draw_calibration(found, drawn[0], title=tested.record.id)
+    tiles = [
+        Tile(one.picture, (f"{one.target}", f"said {one.said} {one.probability:.2f}"))
+        for one in mistakes
+        if one.picture
+    ]
+    if tiles:
+        drawn.append(folder / "mistakes.png")
+        draw_sheet(tiles, drawn[-1], title="worst mistakes: what it is, what was said and how surely")
+    if arguments.images:
+        drawn.append(folder / "gradcam.png")
+        _draw_cams(arguments.run, arguments.images, arguments.target, drawn[-1])
+    if arguments.format == "json":
+        value = {
+            "mistakes": described(mistakes),
+            "confused": [vars(pair) for pair in pairs],
+            "calibration": vars(found),
+            "pictures": [str(path) for path in drawn],
+        }
+        print(json.dumps(value, indent=1, ensure_ascii=False))
+        return 0
+    _print(mistakes, pairs)
+    print(f"expected calibration error {found.ece:.4f}")
+    for path in drawn:
+        print(f"Picture: {path}")
+    return 0
+
+
+def _print(mistakes: list[Mistake], pairs: list[Confusion]) -> None:
+    if pairs:
+        print("Most confused:")
+        for pair in pairs:
+            print(f"  {pair.target} taken for {pair.said}: {pair.count} of {pair.of}")
+    if mistakes:
+        print("Worst mistakes:")
+        for one in mistakes:
+            print(f"  {one.id}: {one.target}, said {one.said} ({one.probability:.3f}; {one.of_target:.3f} for it)")
+    else:
+        print("No mistakes.")
+
+
+def _draw_cams(run: Path, images: list[Path], target: str | None, path: Path) -> None:
+    """Where the model looks on each image, beside the image itself."""
+    from headstart.errors import ConfigError, did_you_mean
+    from headstart.inspection.pictures import Tile, draw_sheet
+    from headstart.trained.gradcam import grad_cam
+    from headstart.trained.predict import Predictor, find_images
+
+    predictor = Predictor(run)
+    if target is not None and target not in predictor.class_names:
+        hint = did_you_mean(target, predictor.class_names) or f" There are {', '.join(predictor.class_names[:20])}."
+        raise ConfigError(f"--class {target}: there is no such class.{hint}")
+    tiles = []
+    for image in find_images(images):
+        tensor = predictor.tensor(image)
+        row = predictor.probabilities(tensor[None])[0]
+        chosen = predictor.class_names.index(target) if target is not None else int(row.argmax())
+        heat = grad_cam(predictor.model, tensor.to(predictor.device), target=chosen).double().numpy()
+        seen = predictor.seen(image)
+        words = (image.name, f"{predictor.class_names[chosen]} {float(row[chosen]):.2f}")
+        tiles += [Tile(seen, words), Tile(seen, ("", "where it looks"), heat)]
+    draw_sheet(tiles, path, title=f"Grad-CAM, {predictor.record.id}")

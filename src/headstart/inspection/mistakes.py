@@ -1,0 +1,159 @@
+"""What a run gets wrong: its worst mistakes, the classes it confuses, how far its probabilities can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import RecordError
+from headstart.records.schema import RunRecord
+from headstart.records.store import read_record
+from headstart.records.tables import PREDICTIONS, read_predictions
+from headstart.records.thumbnails import THUMBNAILS, read_thumbnails
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test image that was taken for something else."""
+
+    id: str
+    target: str
+    said: str
+    probability: float
+    """Of what was said; with several labels of the label that is furthest off."""
+    of_target: float
+    """Of what it is."""
+    picture: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A class that was taken for another."""
+
+    target: str
+    said: str
+    count: int
+    of: int
+    """Test images of the class."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Per bin of confidence: how sure, how often right, how many; and the expected calibration error."""
+
+    confidence: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    counts: tuple[int, ...]
+    ece: float
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A run with what it said of its test images."""
+
+    record: RunRecord
+    ids: npt.NDArray[np.str_]
+    targets: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    pictures: dict[str, bytes]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the columns."""
+        return [str(name) for name in self.record.data["class_names"]]
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.targets.ndim == 2
+
+
+def read_tested(folder: Path) -> Tested:
+    """Read a run's predictions; raises RecordError where it was not tested, naming what is missing."""
+    record = read_record(folder)
+    if not (folder / PREDICTIONS).is_file():
+        why = "it was not tested" if record.status == "completed" else f"it is {record.status}"
+        raise RecordError(f"{folder}: has no {PREDICTIONS} ({why}).")
+    found = read_predictions(folder / PREDICTIONS)
+    targets, probabilities = found["target"].astype(np.int64), found["probability"].astype(np.float64)
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(record.data.get("class_names") or []):
+        raise RecordError(f"{folder / PREDICTIONS}: does not fit the classes of {folder.name}.")
+    return Tested(record, found["id"].astype(np.str_), targets, probabilities, read_thumbnails(folder / THUMBNAILS))
+
+
+def worst_mistakes(tested: Tested, count: int) -> list[Mistake]:
+    """The mistakes whose target the model thought least likely, the worst first."""
+    rows = np.arange(len(tested.ids))
+    names, p = tested.class_names, tested.probabilities
+    if tested.several:
+        right = np.where(tested.targets == 1, p, 1 - p)
+        label = right.argmin(axis=1)
+        of_target = right.min(axis=1)
+        wrong = ((p > 0.5) != (tested.targets == 1)).any(axis=1)
+        said = [f"{'not ' if tested.targets[i, k] else ''}{names[k]}" for i, k in zip(rows, label, strict=True)]
+        true = [f"{'' if tested.targets[i, k] else 'not '}{names[k]}" for i, k in zip(rows, label, strict=True)]
+        sure = 1 - of_target
+    else:
+        top = p.argmax(axis=1)
+        of_target, sure, wrong = p[rows, tested.targets], p.max(axis=1), top != tested.targets
+        said, true = [names[k] for k in top], [names[k] for k in tested.targets]
+    order = rows[wrong][np.argsort(of_target[wrong], kind="stable")][:count]
+    return [
+        Mistake(
+            str(tested.ids[i]), true[i], said[i], float(sure[i]), float(of_target[i]),
+            tested.pictures.get(str(tested.ids[i])),
+        )
+        for i in order
+    ]  # fmt: skip
+
+
+def confused_pairs(tested: Tested, count: int) -> list[Confusion]:
+    """(class, taken for) by how often; none where an image may have several labels."""
+    if tested.several:
+        return []
+    names = tested.class_names
+    table = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(table, (tested.targets, tested.probabilities.argmax(axis=1)), 1)
+    of = table.sum(axis=1)
+    np.fill_diagonal(table, 0)
+    order = np.argsort(-table, axis=None, kind="stable")[:count]
+    places = [divmod(int(place), len(names)) for place in order]
+    return [Confusion(names[i], names[j], int(table[i, j]), int(of[i])) for i, j in places if table[i, j]]
+
+
+def calibration(tested: Tested) -> Calibration:
+    """15 equal bins of confidence (Guo et al. 2017, eq. 1 to 3), those without images left out.
+
+    One class per image: the confidence of the predicted class, and whether it is right. Several labels: each
+    label's probability, and whether the image has it.
+    """
+    if tested.several:
+        confidence, right = tested.probabilities.ravel(), tested.targets.ravel() == 1
+    else:
+        confidence = tested.probabilities.max(axis=1)
+        right = tested.probabilities.argmax(axis=1) == tested.targets
+    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    sure, hits = (np.bincount(bins, weights=values, minlength=BINS) for values in (confidence, right))
+    there = counts > 0
+    gaps = np.abs(hits - sure).sum() / max(1, len(confidence))
+    return Calibration(
+        tuple((sure[there] / counts[there]).tolist()),
+        tuple((hits[there] / counts[there]).tolist()),
+        tuple(int(count) for count in counts[there]),
+        float(gaps),
+    )
+
+
+def described(mistakes: Sequence[Mistake]) -> list[dict[str, object]]:
+    """Plain data, without the pictures."""
+    return [
+        {"image": m.id, "class": m.target, "said": m.said, "probability": m.probability, "of_class": m.of_target}
+        for m in mistakes
+    ]
