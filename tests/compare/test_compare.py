@@ -6,6 +6,7 @@ import copy
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_repeats_failures_and_late_bests_are_counted() -> None:
     notes = "\n".join(comparison.notes)
     assert "1 earlier runs of the same seeds left out" in notes
     assert "1 failed" in notes
-    assert "still improving at its last epoch" in notes
+    assert "still improving at the last epoch" in notes
 
 
 def test_no_baseline_no_gain() -> None:
@@ -165,6 +166,24 @@ def test_labels_name_what_differs() -> None:
         "strategy=last_k strategy.k=2",
         "strategy=full",
     ]
+
+
+def test_arms_bear_the_names_that_a_sweep_gave_them() -> None:
+    arms = [("weights=scratch",), *(("weights=pretrained", f"data.train_size={n}") for n in (50, 100))]
+    names = ("from scratch", "fine-tuned", "fine-tuned")
+    results = [
+        replace(result_of_run(None, made(arm, 0, 0.5)), job_name=name)
+        for arm, name in zip(arms, names, strict=True)
+    ]
+    rows = compare_results(results).rows
+    assert [row.arm for row in rows] == [
+        "from scratch",
+        "fine-tuned data.train_size=50",
+        "fine-tuned data.train_size=100",
+    ]
+    assert [row.method for row in rows] == ["from scratch", "fine-tuned", "fine-tuned"]
+    some = [results[0], replace(results[1], job_name=""), results[2]]
+    assert compare_results(some).rows[0].arm == "weights=scratch"  # not all have a name
 
 
 @pytest.mark.parametrize(

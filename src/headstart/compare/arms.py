@@ -11,6 +11,7 @@ from headstart.compare.results import IDENTITY, PLACE, SUBSET, Result, Setting
 from headstart.config.schema.root import DISCRIMINATORS
 
 Option = tuple[str, str]
+_ALIKE = "the same config"
 
 _PLACE: frozenset[Option] = frozenset(
     {*(("data", key) for key in PLACE), ("weights", "path"), ("trainer", "progress"), ("trainer", "pictures")}
@@ -84,11 +85,16 @@ def arm_labels(
 ) -> dict[str, str]:
     """A name per arm: the choices and values in which the arms differ, as one would write them as overrides.
 
-    Options in `without` are not named. With `tell_apart`, arms of one name get a digest each.
+    Where a sweep has named them all, it is that name, and what arms of one name differ in. Options in `without`
+    are not named. With `tell_apart`, arms of one name get a digest each.
     """
     named = {key: result.name for key, result in examples.items()}
     configs = {key: result.config for key, result in examples.items() if result.name is None}
-    labels = _by_options(configs, _PLACE | without)
+    jobs = {key: examples[key].job_name for key in configs}
+    if configs and all(jobs.values()):
+        labels = _by_names(jobs, configs, _PLACE | without)
+    else:
+        labels = _by_options(configs, _PLACE | without)
     for key, name in named.items():
         if name is not None:
             setting = examples[key].setting
@@ -100,6 +106,19 @@ def arm_labels(
             counts[label] = counts.get(label, 0) + 1
         labels = {key: f"{label} [{key[:8]}]" if counts[label] > 1 else label for key, label in labels.items()}
     return {key: labels[key] for key in examples}
+
+
+def _by_names(
+    names: Mapping[str, str], configs: Mapping[str, Mapping[str, Any]], without: frozenset[Option]
+) -> dict[str, str]:
+    labels = {}
+    for name in dict.fromkeys(names.values()):
+        same = {key: config for key, config in configs.items() if names[key] == name}
+        further = _by_options(same, without) if len(same) > 1 else dict.fromkeys(same, "")
+        for key in same:
+            said = "" if further[key] == _ALIKE else further[key]
+            labels[key] = f"{name} {said}".strip()
+    return labels
 
 
 def _setting_words(setting: Setting) -> str:
@@ -133,7 +152,7 @@ def _by_options(configs: Mapping[str, Mapping[str, Any]], without: frozenset[Opt
         words = {
             key: [f"{config['weights']['source']} {config['strategy']['name']}"] for key, config in configs.items()
         }
-    return {key: " ".join(said) or "the same config" for key, said in words.items()}
+    return {key: " ".join(said) or _ALIKE for key, said in words.items()}
 
 
 def _name_regularizers(nodes: dict[str, dict[str, Any]], words: dict[str, list[str]]) -> None:

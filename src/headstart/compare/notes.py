@@ -46,16 +46,24 @@ def notes_of(
             notes.append(f"{arm.label}: {len(arm.runs) - row.n} completed runs lack {metric}.")
         if arm.repeats:
             notes.append(f"{arm.label}: {arm.repeats} earlier runs of the same seeds left out; the latest count.")
-        if row.improving:
-            notes.append(f"{arm.label}: still improving at its last epoch; a longer budget may change its place.")
         if row.gain and row.gain.n < row.n:
             notes.append(f"{arm.label}: {row.gain.n} of {row.n} runs have a partner in the baseline.")
         if row.gain and 1 < row.gain.units < row.gain.n:
             notes.append(
                 f"{arm.label}: {row.gain.n} pairs on {row.gain.units} splits; those of a split are averaged first."
             )
-        if _at_chance(arm, row, references.get(arm.setting.key, {}), metric):
-            notes.append(f"{arm.label}: no better than chance.")
+    improving = [row.arm for row in rows if row.improving]
+    if improving:
+        notes.append(
+            f"{'; '.join(improving)}: still improving at the last epoch; a longer budget may change the order."
+        )
+    at_chance = [
+        arm.label
+        for arm, row in zip(arms, rows, strict=True)
+        if _at_chance(arm, row, references.get(arm.setting.key, {}), metric)
+    ]
+    if at_chance:
+        notes.append(f"{'; '.join(at_chance)}: no better than chance.")
     lone = [row.arm for row in rows if not row.is_baseline and row.baseline is None]
     if not any(row.is_baseline for row in rows):
         notes.append("no baseline (weights=scratch strategy=full) among these runs: no gains.")

@@ -55,6 +55,8 @@ class Result:
     started: str = ""
     name: str | None = None
     """Of its arm, where a table says it."""
+    job_name: str = ""
+    """Of its job, where the sweep's list gives its entries names."""
     record: RunRecord | None = None
     folder: Path | None = None
     declared: frozenset[str] = frozenset()

@@ -22,6 +22,7 @@ class _Said:
     declared: set[str] = field(default_factory=set)
     trials: int | None = None
     tuned: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
 
 
 def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[list[Result], list[str]]:
@@ -45,6 +46,7 @@ def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[l
                     declared=frozenset(about.declared),
                     trials=about.trials,
                     tuned=about.tuned,
+                    job_name=about.name,
                 )
             )
         notes = [f"left out: {line}" for line in damaged]
@@ -54,7 +56,7 @@ def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[l
 
 
 def _said_by_sweeps(paths: Sequence[Path], runs: Sequence[tuple[Path, str | None]]) -> dict[str, _Said]:
-    """Run id -> which of its keys are compared or tuned, and with how many trials, by the sweeps it belongs to."""
+    """Run id -> which of its keys are compared or tuned, by how many trials, and its name, in its sweeps."""
     sweeps = dict.fromkeys(path.resolve() for path in paths if (path / SWEEP).is_file())
     members: dict[Path, list[str]] = {}
     for folder, sweep in runs:
@@ -67,14 +69,17 @@ def _said_by_sweeps(paths: Sequence[Path], runs: Sequence[tuple[Path, str | None
             sweep_file = read_sweep(home)
             keys = {*sweep_file.compared, *sweep_file.tuned}
             names = set(members.get(home, ()))
-            if home in sweeps or sweep_file.studies:
+            if home in sweeps or sweep_file.studies or any(job.name for job in sweep_file.jobs):
                 states = states_of(home, sweep_file.jobs)
                 names |= {Path(state.run).name for state in states.values() if state.run}
                 for job in sweep_file.jobs:
-                    chosen = sweep_file.chosen.get(job.study or "")
                     run = states[job.id].run
-                    if chosen and run and job.trial is None:
-                        about = found.setdefault(Path(run).name, _Said())
+                    if run is None or job.trial is not None:
+                        continue
+                    about = found.setdefault(Path(run).name, _Said())
+                    about.name = about.name or job.name
+                    chosen = sweep_file.chosen.get(job.study or "")
+                    if chosen:
                         about.trials, about.tuned = chosen.trials, dict(job.tuned)
             for name in names:
                 found.setdefault(name, _Said()).declared |= keys

@@ -62,7 +62,7 @@ def gains_figure(comparison: Comparison, rows: Sequence[Row]) -> Figure | None:
             plot.bar((gain.low, place), (gain.high, place), series=series)
         tip = f"{row.arm}: {signed(gain)}, {gain.n} pairs, {verdict_of(row)}"
         plot.mark(gain.mean, place, series=series, tip=tip)
-        plot.text(14, plot.y(len(shown) - i) + 12, f"{row.arm}: {gain.mean:+.3f}")
+        plot.text(14, plot.y(len(shown) - i) + 12, f"{gain.mean:+.3f}  {_short(row.arm, 52)}")
     better = "Left of zero is better. " if comparison.lower_is_better else ""
     return Figure(
         f"Gain over {comparison.baseline}",
@@ -240,5 +240,5 @@ def confusion_figure(name: str, counts: Floats, class_names: Sequence[str]) -> F
     return Figure(name, picture, note="Test images of all runs; a row per class, its diagonal is what was right.")
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 10 else label[:9] + "…"
+def _short(label: str, most: int = 10) -> str:
+    return label if len(label) <= most else label[: most - 1] + "…"
