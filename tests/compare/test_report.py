@@ -123,7 +123,7 @@ def test_the_report_has_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     page = Page(text)
     shown = html.unescape(text)
     for part in (
-        "is better than training from scratch", "Gain over training from scratch", "Learning curves", "Accuracy against cost",
+        "is better than training from scratch", "Gain over training from scratch", "Learning curves", "Result against cost",
         "Confusion matrices", "Classes that changed most", "right in this arm alone", "Paired with the baseline",
         "How each arm differs", "weights.source", "1 not completed", "boom: out of paper", "broken/run.json: is damaged",
         "How these figures were computed",
@@ -199,6 +199,7 @@ def test_ticks_and_scales() -> None:
     assert Scale(10, 1000, 0, 100, log=True).ticks() == pytest.approx([10, 100, 1000])
     assert Scale(12, 70, 0, 100, log=True).ticks() == pytest.approx([20, 50])
     assert Scale(10, 1000, 0, 100, log=True)(100) == 50
+    assert Scale(25.4, 35.2, 0, 100, log=True).ticks() == pytest.approx([26, 28, 30, 32, 34])
     assert Scale(0, 0, 0, 100)(0) == 50
     scale = scale_over([0.5, 0.5], begin=0, end=10)
     assert scale.low < 0.5 < scale.high

@@ -6,8 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headstart.errors import RecordError
+
+if TYPE_CHECKING:
+    from headstart.compare.comparison import Comparison
+    from headstart.compare.details import Details
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,18 +90,34 @@ def show(
         check_strict(comparison.unequal)
     details = details_of(comparison) if with_details or report else None
     shown = details if with_details else None
+    written = _files(comparison, details, paths, plot=plot, curve=curve, report=report)
     if how == "table" and sys.stdout.isatty():
         from rich.console import Console
 
         Console(highlight=False).print(table(comparison, details=shown))
     else:
         print(render(comparison, how, width=140, details=shown))
+    if how == "table":
+        for line in written:
+            print(line)
+
+
+def _files(
+    comparison: Comparison,
+    details: Details | None,
+    paths: Sequence[Path],
+    *,
+    plot: Path | None,
+    curve: Path | None,
+    report: Path | None,
+) -> list[str]:
+    """Write what was asked for, before anything is printed: a reader that goes away (`| head`) costs no file."""
+    written = []
     if plot:
         from headstart.compare.picture import draw
 
         draw(comparison, plot)
-        if how == "table":
-            print(f"Picture: {plot}")
+        written.append(f"Picture: {plot}")
     if curve:
         from headstart.compare.curve import curve_keys, draw_curve, lines_of
 
@@ -104,11 +125,10 @@ def show(
             raise RecordError("--curve: is of one sweep; give its folder alone.")
         lines = lines_of(paths[0], comparison)
         draw_curve(lines, curve, axis=" or ".join(curve_keys(paths[0])), metric=comparison.metric)
-        if how == "table":
-            print(f"Curve: {curve}")
+        written.append(f"Curve: {curve}")
     if report and details:
         from headstart.compare.report import write_report
 
         write_report(comparison, details, report)
-        if how == "table":
-            print(f"Report: {report}")
+        written.append(f"Report: {report}")
+    return written

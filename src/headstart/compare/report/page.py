@@ -147,7 +147,7 @@ def _figures(comparison: Comparison, details: Details) -> Iterator[Figure]:
         yield labels_figure(lines[:SERIES], metric=comparison.metric, title=f"By number of labels on {dataset}")
     for words, rows in settings:
         on = f" on {words}" if several else ""
-        figure = cost_figure(comparison, _shown(comparison, rows), title=f"Accuracy against cost{on}")
+        figure = cost_figure(comparison, _shown(comparison, rows), title=f"Result against cost{on}")
         if figure:
             yield figure
 

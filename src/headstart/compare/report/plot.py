@@ -62,7 +62,9 @@ class Scale:
             ]
             if len(found) >= 3:
                 break
-        return found[:: max(1, math.ceil(len(found) / (count + 2)))] or [self.low, self.high]
+        if len(found) < 2:  # less than a decade, and no round number of one in it
+            return Scale(self.low, self.high, self.begin, self.end).ticks(count)
+        return found[:: max(1, math.ceil(len(found) / (count + 2)))]
 
 
 def scale_over(
