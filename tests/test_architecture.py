@@ -20,7 +20,7 @@ ROWS = (
     {"__init__"},
     {"api"},
     {"sweep", "compare", "inspection"},
-    {"experiment", "trained"},
+    {"experiment", "trained", "wandb_sync"},
     {"recording", "planning"},
     {"preparation"},
     {"resolve", "environment"},

@@ -110,7 +110,7 @@ def _train(
                 folder=folder,
                 name=record.id,
                 group=record.launched_by,
-                arm=f"{config.weights.source}-{config.strategy.name}",
+                arm=f"{config.backbone.name.partition('.')[0]} {config.weights.source} {config.strategy.name}",
                 config_plain=record.config,
                 about=record.logger,
             )
@@ -125,7 +125,7 @@ def _train(
     except BaseException as error:
         fail(record, error, folder)
         if logger:
-            logger.finish(dict(record.metrics), failed=record.status != "pruned")
+            logger.finish(record, dict(record.metrics), failed=record.status != "pruned")
         if record.status == "interrupted":
             raise KeyboardInterrupt from error
         raise
@@ -136,7 +136,7 @@ def _train(
         summary = {**record.metrics, **{f"parameters/{k}": v for k, v in record.parameters.items()}}
         summary |= {f"seconds/{k}": v for k, v in record.seconds.items()}
         summary |= {f"best/{k}": v for k, v in record.best.items()} | {"arm": record.arm, "run_id": record.id}
-        logger.finish(summary, failed=False)
+        logger.finish(record, summary, failed=False)
         record.logger = logger.about()
         write_record(folder, record)
     return record

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.conftest import RunTiny
 
+from headstart.config.wandb_access import wandb_key_configured, wandb_mode
 from headstart.records.tables import read_rows
-from headstart.training.loggers import wandb_key_configured, wandb_mode
 
 
 def test_wandb_offline_holds_config_group_and_summary(run_tiny: RunTiny) -> None:
@@ -38,7 +38,7 @@ def test_a_run_goes_on_when_wandb_fails(
 ) -> None:
     import wandb
 
-    from headstart.training.loggers import WandbLogger
+    from headstart.training.wandb_logger import WandbLogger
 
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("planted")

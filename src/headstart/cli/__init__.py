@@ -17,6 +17,8 @@ COMMANDS = {
     "status": "show how a sweep is getting on",
     "runs": "list runs",
     "compare": "compare runs: each arm, and its paired gain over training from scratch",
+    "sync": "send runs to W&B that were logged offline",
+    "dashboard": "make or update the W&B workspace and report of a project",
     "predict": "say what a run's model takes images for",
     "inspect": "look at what a run gets wrong, how sure it is and where it looks",
     "export": "write a run's model as ONNX, checked",

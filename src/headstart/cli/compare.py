@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to compare, and how to show it."""
     parser.add_argument(
-        "paths", nargs="*", type=Path, help="sweeps, runs, outputs or CSV files of results (default: the outputs)"
+        "paths",
+        nargs="*",
+        type=Path,
+        help="sweeps, runs, outputs, CSV files of results or wandb:entity/project/group (default: the outputs)",
     )
     parser.add_argument("--metric", help="such as test/accuracy_macro (default: the task's main one)")
     parser.add_argument(

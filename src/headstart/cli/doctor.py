@@ -108,12 +108,10 @@ def gpu() -> Iterator[Finding]:
 
 def wandb_key() -> Iterator[Finding]:
     """Whether runs will be sent to W&B."""
-    try:
-        loggers = importlib.import_module("headstart.training.loggers")
-    except Exception:
-        return
-    if loggers.wandb_key_configured():
-        yield Finding("ok", f"W&B key found: runs are {loggers.wandb_mode('auto')}")
+    from headstart.config import wandb_access
+
+    if wandb_access.wandb_key_configured():
+        yield Finding("ok", f"W&B key found: runs are {wandb_access.wandb_mode('auto')}")
     else:
         yield Finding("note", "no W&B key: runs are logged offline", "wandb login, or set WANDB_API_KEY")
 

@@ -1,4 +1,4 @@
-"""Where results come from: run folders, sweeps, somebody's CSV file."""
+"""Where results come from: run folders, sweeps, somebody's CSV file, W&B."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from headstart.compare.csv_results import read_csv_results
 from headstart.compare.results import Result, result_of_run
+from headstart.compare.wandb_results import PREFIX, read_wandb_results
 from headstart.errors import RecordError
 from headstart.records.store import find_runs
 from headstart.records.sweeps import SWEEP, read_sweep, states_of
@@ -28,13 +29,19 @@ class _Said:
 def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[list[Result], list[str]]:
     """All results that `paths` stand for, each once, and a line for each record that cannot be read.
 
-    A path is a run, a sweep (without the trials of its search), a folder above runs, or a CSV file. Raises
+    A path is a run, a sweep (without the trials of its search), a folder above runs, a CSV file, or
+    `wandb:entity/project[/group]`. Raises
     RecordError where a path has no results at all.
     """
     tables = [path for path in paths if path.suffix.lower() == ".csv"]
-    folders = [path for path in paths if path not in tables]
+    addresses = [str(path) for path in paths if str(path).startswith(PREFIX)]
+    folders = [path for path in paths if path not in tables and str(path) not in addresses]
     results = [result for path in tables for result in read_csv_results(path, metric=metric)]
     notes: list[str] = []
+    for address in addresses:
+        found, left_out = read_wandb_results(address)
+        results += found
+        notes += left_out
     if folders:
         runs, damaged = find_runs(folders, answers=True)
         said = _said_by_sweeps(folders, [(folder, record.launched_by) for folder, record in runs])
@@ -49,7 +56,7 @@ def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[l
                     job_name=about.name,
                 )
             )
-        notes = [f"left out: {line}" for line in damaged]
+        notes += [f"left out: {line}" for line in damaged]
     if not results and notes:
         raise RecordError(f"no record can be read: {notes[0]}")
     return results, notes

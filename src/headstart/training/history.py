@@ -40,6 +40,8 @@ class History(pl.Callback):
             self.rows = [row for row in read_rows(self.path) if row["step"] <= step]
         if self.rows:
             self.seconds_before = float(self.rows[-1]["seconds"])
+        for logger in self.loggers:
+            logger.replay(self.rows)
 
     @property
     def last_step(self) -> int:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import netrc
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from headstart.config.schema.logger import (
     CsvConfig,
@@ -17,7 +14,7 @@ from headstart.config.schema.logger import (
     WandbConfig,
 )
 from headstart.errors import ConfigError
-from headstart.network import reachable
+from headstart.records.schema import RunRecord
 from headstart.records.tables import read_rows, write_rows
 
 Row = dict[str, Any]
@@ -32,8 +29,11 @@ class RunLogger(Protocol):
     def epoch(self, row: Row) -> None:
         """One epoch, with its metrics."""
 
-    def finish(self, summary: Row, *, failed: bool) -> None:
-        """The end, with the final metrics."""
+    def replay(self, rows: Sequence[Row]) -> None:
+        """The epochs that a resumed run has behind it."""
+
+    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
+        """The end, with the final metrics; what the run has left lies in its folder."""
 
     def about(self) -> Row:
         """What the record says of it."""
@@ -55,6 +55,8 @@ def build_logger(
     """
     match config:
         case WandbConfig():
+            from headstart.training.wandb_logger import WandbLogger
+
             return _guarded(
                 lambda: WandbLogger(
                     config, folder=folder, name=name, group=group, arm=arm, plain=config_plain, about=about
@@ -121,120 +123,17 @@ class Guarded:
         """One epoch, with its metrics."""
         self._try(lambda inner: inner.epoch(row))
 
-    def finish(self, summary: Row, *, failed: bool) -> None:
+    def replay(self, rows: Sequence[Row]) -> None:
+        """The epochs that a resumed run has behind it."""
+        self._try(lambda inner: inner.replay(rows))
+
+    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
         """The end, with the final metrics."""
-        self._try(lambda inner: inner.finish(summary, failed=failed))
+        self._try(lambda inner: inner.finish(record, summary, failed=failed))
 
     def about(self) -> Row:
         """What the record says of it, a failure included."""
         return self._about
-
-
-def wandb_mode(choice: str) -> str:
-    """`online`, `offline` or `disabled`: $WANDB_MODE first, then `choice`, then whether there is a key."""
-    named = os.environ.get("WANDB_MODE", "")
-    if named in ("online", "offline", "disabled"):
-        return named
-    if choice != "auto":
-        return choice
-    return "online" if wandb_key_configured() else "offline"
-
-
-def base_url() -> str:
-    """Address of the W&B server; $WANDB_BASE_URL where it is another."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-
-
-def wandb_key_configured() -> bool:
-    """Whether a W&B key is in the environment or in the user's netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(base_url()).hostname or ""
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    try:
-        return netrc.netrc(str(path)).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-class WandbLogger:
-    """One W&B run per run; never asks a question."""
-
-    def __init__(
-        self,
-        config: WandbConfig,
-        *,
-        folder: Path,
-        name: str,
-        group: str | None,
-        arm: str,
-        plain: Row,
-        about: Row,
-    ) -> None:
-        import wandb
-
-        def start(mode: str) -> Any:
-            return wandb.init(
-                project=config.project,
-                entity=config.entity,
-                id=about.get("wandb_id"),
-                resume="allow" if about.get("wandb_id") else None,
-                name=name,
-                group=group,
-                job_type=arm,
-                tags=config.tags or None,
-                config=plain,
-                dir=str(folder),
-                mode=mode,  # type: ignore[arg-type]
-                reinit="create_new",
-                settings=wandb.Settings(
-                    silent=True,
-                    console="off",
-                    init_timeout=30,
-                    finish_timeout=120,
-                    finish_timeout_raises=False,
-                ),
-            )
-
-        mode = wandb_mode(config.mode)
-        if mode == "online" and not wandb_key_configured():  # W&B itself would ask for one
-            print("W&B has no key (wandb login); this run is logged offline.", file=sys.stderr, flush=True)
-            mode = "offline"
-        elif mode == "online" and not reachable(base_url()):  # W&B itself would try for minutes
-            print(f"W&B ({base_url()}) is out of reach; this run is logged offline.", file=sys.stderr, flush=True)
-            mode = "offline"
-        try:
-            self.run = start(mode)
-        except Exception as error:
-            if mode != "online":
-                raise
-            print(f"W&B cannot be reached ({error}); this run is logged offline.", file=sys.stderr, flush=True)
-            mode = "offline"
-            self.run = start(mode)
-        self.mode = mode
-        for metric in ("train/*", "val/*", "lr/*"):
-            self.run.define_metric(metric, step_metric="trainer/step")
-
-    def step(self, row: Row) -> None:
-        """One training step."""
-        self._log(row)
-
-    def epoch(self, row: Row) -> None:
-        """One epoch, with its metrics."""
-        self._log(row)
-
-    def _log(self, row: Row) -> None:
-        self.run.log({("trainer/step" if key == "step" else key): value for key, value in row.items()})
-
-    def finish(self, summary: Row, *, failed: bool) -> None:
-        """Summary metrics, then the end."""
-        self.run.summary.update(summary)
-        self.run.finish(exit_code=1 if failed else 0)
-
-    def about(self) -> Row:
-        """Id, address and mode."""
-        url = self.run.url if self.mode == "online" else None
-        return {"wandb_id": self.run.id, "wandb_url": url, "wandb_mode": self.mode}
 
 
 class StepsLogger:
@@ -252,7 +151,10 @@ class StepsLogger:
         """Write what has come together."""
         write_rows(self.path, self.rows)
 
-    def finish(self, summary: Row, *, failed: bool) -> None:
+    def replay(self, rows: Sequence[Row]) -> None:
+        """Its file has them."""
+
+    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
         """Write the rest."""
         write_rows(self.path, self.rows)
 
@@ -279,7 +181,10 @@ class TensorboardLogger:
         """One epoch, with its metrics."""
         self.step(row)
 
-    def finish(self, summary: Row, *, failed: bool) -> None:
+    def replay(self, rows: Sequence[Row]) -> None:
+        """Its files have them."""
+
+    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
         """Final metrics, then the end."""
         for key, value in summary.items():
             self.writer.add_scalar(f"final/{key}", value)

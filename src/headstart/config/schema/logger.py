@@ -34,6 +34,7 @@ class WandbConfig(SteppedConfig):
         choices=("auto", "online", "offline"),
     )
     tags: list[str] = option([], "Tags of the W&B run.")
+    checkpoints: bool = option(False, "Send the weights as well, as an artifact.")
 
 
 @dataclass

@@ -1,0 +1,84 @@
+"""Results read back from W&B: `wandb:entity/project`, or one sweep of it, `wandb:entity/project/group`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from headstart.compare.results import Result, result_of_run
+from headstart.config.wandb_access import base_url, wandb_key_configured
+from headstart.errors import RecordError
+from headstart.records.wandb_copy import record_from_wandb
+
+PREFIX = "wandb:"
+TIMEOUT = 30
+_NAME = r"[A-Za-z0-9_.\-]+"
+_ADDRESS = re.compile(rf"wandb:({_NAME})/({_NAME})(?:/(.+))?")
+
+
+def parse_address(text: str) -> tuple[str, str, str | None]:
+    """Entity, project and group; raises RecordError for anything else."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise RecordError(f"{text}: must be wandb:entity/project or wandb:entity/project/group.")
+    return match[1], match[2], match[3]
+
+
+def read_wandb_results(address: str) -> tuple[list[Result], list[str]]:
+    """The results of a project or group, and a line for what is left out.
+
+    Raises RecordError where there is no key, the key is refused, the server does not answer, or there is no such
+    project or group.
+    """
+    entity, project, group = parse_address(address)
+    runs = runs_of(entity, project, group, said=address)
+    results, left_out = [], 0
+    for run in runs:
+        try:
+            record = record_from_wandb(run.config, dict(run.summary))
+        except RecordError:
+            left_out += 1
+            continue
+        results.append(result_of_run(None, record))
+    if not results:
+        what = (
+            f"{left_out} runs there, none of them logged by Headstart to its end" if left_out else "no runs there"
+        )
+        raise RecordError(f"{address}: {what}.")
+    notes = [f"left out: {left_out} runs of {address} that were not logged by Headstart to their end."]
+    return results, notes if left_out else []
+
+
+def runs_of(entity: str, project: str, group: str | None, *, said: str) -> list[Any]:
+    """W&B's runs; raises RecordError, with `said` for where, as above."""
+    api = open_api(said)
+    filters = {"group": group} if group else {}
+    try:
+        return list(api.runs(f"{entity}/{project}", filters=filters, per_page=200))
+    except Exception as error:
+        raise RecordError(f"{said}: {reason_of(error)}") from error
+
+
+def open_api(said: str) -> Any:
+    """W&B's client; raises RecordError where there is no key, or it is refused."""
+    if not wandb_key_configured():
+        raise RecordError(f"{said}: there is no W&B key; `wandb login` or WANDB_API_KEY.")
+    import wandb
+
+    try:
+        return wandb.Api(timeout=TIMEOUT)
+    except Exception as error:
+        raise RecordError(f"{said}: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """One line on what W&B's client raised."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    lowered = text.lower()
+    if any(word in lowered for word in ("401", "unauthorized", "not logged in", "invalid api key", "permission")):
+        return "W&B refuses the key (`wandb login --relogin`)."
+    if "could not find project" in lowered or "not found" in lowered or "404" in lowered:
+        return "W&B has no such project, or none that this key may see."
+    if any(word in lowered for word in ("timed out", "timeout", "connection", "max retries", "500", "502", "503")):
+        return f"W&B ({base_url()}) does not answer."
+    return f"W&B says: {text[:200] or type(error).__name__}"

@@ -1,0 +1,74 @@
+"""What W&B shows of a test: mistakes with their pictures, and the confusion matrix."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.errors import RecordError
+from headstart.records.schema import RunRecord
+from headstart.records.tables import PREDICTIONS, read_predictions
+from headstart.records.thumbnails import THUMBNAILS, read_thumbnails
+
+MOST_CLASSES = 100
+"""Of a confusion matrix: W&B is sent a row per pair of classes."""
+
+
+def mistakes_of(folder: Path, record: RunRecord) -> Any | None:
+    """A W&B table with a row per mistake that the run kept a picture of; None where there is none."""
+    import wandb
+    from PIL import Image
+
+    try:
+        pictures = read_thumbnails(folder / THUMBNAILS)
+        found = read_predictions(folder / PREDICTIONS) if pictures else {}
+    except RecordError:
+        return None
+    names = [str(name) for name in record.data.get("class_names") or []]
+    rows = []
+    for name, target, predicted, probabilities in (
+        zip(*(found[key] for key in ("id", "target", "predicted", "probability")), strict=True) if found else ()
+    ):
+        picture = pictures.get(str(name))
+        if picture is None:
+            continue
+        image = Image.open(io.BytesIO(picture), formats=("PNG", "JPEG"))
+        rows.append(
+            [
+                wandb.Image(image),
+                str(name),
+                _words(target, names),
+                _words(predicted, names),
+                float(probabilities.max()),
+            ]
+        )
+    columns = ["picture", "image", "class", "said", "probability"]
+    return wandb.Table(columns=columns, data=rows) if rows else None
+
+
+def _words(value: Any, names: list[str]) -> str:
+    if np.ndim(value):
+        return ", ".join(name for name, there in zip(names, value, strict=True) if there) or "none"
+    return names[int(value)]
+
+
+def confusion_of(folder: Path, record: RunRecord) -> Any | None:
+    """W&B's own chart of the confusion matrix on the test split; None with several labels or over 100 classes."""
+    import wandb
+
+    names = [str(name) for name in record.data.get("class_names") or []]
+    if record.data.get("task") != "multiclass" or len(names) > MOST_CLASSES or not (folder / PREDICTIONS).is_file():
+        return None
+    try:
+        found = read_predictions(folder / PREDICTIONS, probabilities=False)
+    except RecordError:
+        return None
+    return wandb.plot.confusion_matrix(
+        y_true=found["target"].tolist(),
+        preds=found["predicted"].tolist(),
+        class_names=names,
+        title="confusion (test)",
+    )
