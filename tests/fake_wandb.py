@@ -92,7 +92,8 @@ class Run:
 
     @property
     def summary(self) -> Json:
-        return dict(json.loads((self.lines(SUMMARY) or ["{}"])[-1]))
+        changed = json.loads(self.fields.get("summaryMetrics") or "{}")
+        return {**json.loads((self.lines(SUMMARY) or ["{}"])[-1]), **changed}
 
     def lines(self, file: str) -> list[str]:
         return [line for _, line in sorted(self.streams.get(file, {}).items())]
@@ -369,6 +370,10 @@ class FakeWandb:
         return {"entity": {"organization": None}}
 
     def _op_upsert_bucket(self, v: Json) -> Json:
+        known = next((run for run in self.runs.values() if v.get("id") == run.node()["id"]), None)
+        if known is not None and "name" not in v:  # wandb.Api changes a run
+            known.fields.update({name: value for name, value in v.items() if value is not None})
+            return {"upsertBucket": {"bucket": known.node(), "inserted": False}}
         key = (v.get("entity") or self.entity, v.get("project") or "uncategorized", v["name"])
         inserted = key not in self.runs
         run = self.runs.setdefault(key, Run(*key))

@@ -125,7 +125,7 @@ def _train(
     except BaseException as error:
         fail(record, error, folder)
         if logger:
-            logger.finish(record, dict(record.metrics), failed=record.status != "pruned")
+            logger.finish(record, failed=record.status != "pruned")
         if record.status == "interrupted":
             raise KeyboardInterrupt from error
         raise
@@ -133,10 +133,7 @@ def _train(
         gc.collect()  # Lightning leaves cycles that hold the model; a notebook runs many
     finish_checkpoints(folder)
     if logger:
-        summary = {**record.metrics, **{f"parameters/{k}": v for k, v in record.parameters.items()}}
-        summary |= {f"seconds/{k}": v for k, v in record.seconds.items()}
-        summary |= {f"best/{k}": v for k, v in record.best.items()} | {"arm": record.arm, "run_id": record.id}
-        logger.finish(record, summary, failed=False)
+        logger.finish(record, failed=False)
         record.logger = logger.about()
         write_record(folder, record)
     return record

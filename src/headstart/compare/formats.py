@@ -37,8 +37,8 @@ def render(comparison: Comparison, how: str, *, width: int | None = None, detail
         writer.writerows(rows)
         return text.getvalue().rstrip("\n")
     if how == "md":
-        parts = [_markdown(arms_sheet(comparison)), "\n".join(footer(comparison, _summaries(comparison, details)))]
-        parts += [f"### {s.title}\n\n{_markdown(s)}\n\n{s.note}" for s in _further(comparison, details)]
+        parts = [markdown(arms_sheet(comparison)), "\n".join(footer(comparison, _summaries(comparison, details)))]
+        parts += [f"### {s.title}\n\n{markdown(s)}\n\n{s.note}" for s in _further(comparison, details)]
         return "\n\n".join(parts)
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(table(comparison, details=details))
@@ -122,7 +122,8 @@ def interval_words(comparison: Comparison) -> str:
     )
 
 
-def _markdown(sheet: Sheet) -> str:
+def markdown(sheet: Sheet) -> str:
+    """A sheet as a Markdown table."""
     lines = ["| " + " | ".join(sheet.header) + " |", "| --- |" + " ---: |" * (len(sheet.header) - 1)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in sheet.rows]
     return "\n".join(lines)

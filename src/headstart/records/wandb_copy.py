@@ -12,7 +12,8 @@ from headstart.records.schema import RunRecord
 RECORD_KEY = "headstart_record"
 """The summary key that holds it."""
 CONFIG_KEY = "headstart"
-"""Further keys of W&B's config, which are no part of the run's."""
+ARM_KEY = "arm"
+"""Further keys of W&B's config, which are no part of the run's: where the run lies, and what its arm is called."""
 _LEFT_OUT = ("config", "plan", "environment", "determinism", "error", "command")
 """What `run.json` has, and a comparison does not need."""
 
@@ -34,5 +35,5 @@ def record_from_wandb(config: Mapping[str, Any], summary: Mapping[str, Any]) -> 
         raise RecordError(f"has a damaged record ({type(error).__name__})") from error
     if not isinstance(kept, dict):
         raise RecordError("has a damaged record")
-    own = {key: value for key, value in config.items() if key != CONFIG_KEY}
+    own = {key: value for key, value in config.items() if key not in (CONFIG_KEY, ARM_KEY)}
     return RunRecord.from_dict({**kept, "config": own, "command": []})

@@ -32,11 +32,14 @@ class RunLogger(Protocol):
     def replay(self, rows: Sequence[Row]) -> None:
         """The epochs that a resumed run has behind it."""
 
-    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
+    def finish(self, record: RunRecord, *, failed: bool) -> None:
         """The end, with the final metrics; what the run has left lies in its folder."""
 
     def about(self) -> Row:
         """What the record says of it."""
+
+    def abandon(self) -> None:
+        """Give up after a failure; must not raise."""
 
 
 def build_logger(
@@ -108,7 +111,8 @@ class Guarded:
         try:
             call(self._inner)
         except Exception as error:
-            self._inner = None
+            failed, self._inner = self._inner, None
+            failed.abandon()
             self._about = {
                 **self._about,
                 "failed": " ".join(str(error).split())[:200] or type(error).__name__,
@@ -127,9 +131,14 @@ class Guarded:
         """The epochs that a resumed run has behind it."""
         self._try(lambda inner: inner.replay(rows))
 
-    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
+    def finish(self, record: RunRecord, *, failed: bool) -> None:
         """The end, with the final metrics."""
-        self._try(lambda inner: inner.finish(record, summary, failed=failed))
+        self._try(lambda inner: inner.finish(record, failed=failed))
+        if self._inner is not None:
+            self._about = self._inner.about()
+
+    def abandon(self) -> None:
+        """It has given up already."""
 
     def about(self) -> Row:
         """What the record says of it, a failure included."""
@@ -154,9 +163,12 @@ class StepsLogger:
     def replay(self, rows: Sequence[Row]) -> None:
         """Its file has them."""
 
-    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
+    def finish(self, record: RunRecord, *, failed: bool) -> None:
         """Write the rest."""
         write_rows(self.path, self.rows)
+
+    def abandon(self) -> None:
+        """What was written stays."""
 
     def about(self) -> Row:
         """Its name."""
@@ -184,11 +196,14 @@ class TensorboardLogger:
     def replay(self, rows: Sequence[Row]) -> None:
         """Its files have them."""
 
-    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
+    def finish(self, record: RunRecord, *, failed: bool) -> None:
         """Final metrics, then the end."""
-        for key, value in summary.items():
+        for key, value in record.metrics.items():
             self.writer.add_scalar(f"final/{key}", value)
         self.writer.close()
+
+    def abandon(self) -> None:
+        """What was written stays."""
 
     def about(self) -> Row:
         """Its folder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from headstart.network import reachable
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, RECORD
 from headstart.records.tables import METRICS, read_rows
-from headstart.records.wandb_copy import CONFIG_KEY, record_as_summary
+from headstart.records.wandb_copy import ARM_KEY, CONFIG_KEY, record_as_summary
 from headstart.training.wandb_tables import confusion_of, mistakes_of
 
 Row = dict[str, Any]
 
+INIT_TIMEOUT = 30
+FINISH_TIMEOUT = 60
+"""Seconds for what has yet to be sent when a run ends; what is not sent then is for `headstart sync`."""
+FINISH_TIMEOUT_WITH_WEIGHTS = 600
 DATA_DIR = "WANDB_DATA_DIR"
 _ours: list[str] = []
 """Values of $WANDB_DATA_DIR that were set here, so that one of the user's is left alone."""
@@ -38,6 +43,7 @@ class WandbLogger:
         arm: str,
         plain: Row,
         about: Row,
+        offline: bool = False,
     ) -> None:
         import wandb
 
@@ -45,6 +51,9 @@ class WandbLogger:
         self.checkpoints = config.checkpoints
         self.resumed = bool(about.get("wandb_id"))
         _keep_uploads_in(folder)
+        os.environ.setdefault("WANDB_SILENT", "true")  # its login speaks before it has our settings
+        # telemetry that nobody answers holds up the end of the process, offline too
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
         def start(mode: str) -> Any:
             return wandb.init(
@@ -56,20 +65,20 @@ class WandbLogger:
                 group=group,
                 job_type=arm,
                 tags=config.tags or None,
-                config={**plain, CONFIG_KEY: {"arm": arm, "run": name, "folder": str(folder.absolute())}},
+                config={**plain, ARM_KEY: arm, CONFIG_KEY: {"run": name, "folder": str(folder.absolute())}},
                 dir=str(folder),
                 mode=mode,  # type: ignore[arg-type]
                 reinit="create_new",
                 settings=wandb.Settings(
                     silent=True,
                     console="off",
-                    init_timeout=30,
-                    finish_timeout=120,
-                    finish_timeout_raises=False,
+                    init_timeout=INIT_TIMEOUT,
+                    finish_timeout=FINISH_TIMEOUT_WITH_WEIGHTS if config.checkpoints else FINISH_TIMEOUT,
+                    finish_timeout_raises=True,
                 ),
             )
 
-        mode = wandb_mode(config.mode)
+        mode = "offline" if offline else wandb_mode(config.mode)
         if mode == "online" and not wandb_key_configured():  # W&B itself would ask for one
             print("W&B has no key (wandb login); this run is logged offline.", file=sys.stderr, flush=True)
             mode = "offline"
@@ -83,8 +92,10 @@ class WandbLogger:
                 raise
             print(f"W&B cannot be reached ({error}); this run is logged offline.", file=sys.stderr, flush=True)
             mode = "offline"
+            wandb.teardown()  # or the id of a resumed run counts as in use
             self.run = start(mode)
         self.mode = mode
+        self.unsent = ""
         for metric in ("train/*", "val/*", "lr/*"):
             self.run.define_metric(metric, step_metric="trainer/step")
 
@@ -108,15 +119,42 @@ class WandbLogger:
             for row in rows:
                 self._log(row)
 
-    def finish(self, record: RunRecord, summary: Row, *, failed: bool) -> None:
+    @staticmethod
+    def summary_of(record: RunRecord) -> Row:
+        """What a run came to, flat."""
+        summary: Row = {**record.metrics, **{f"parameters/{k}": v for k, v in record.parameters.items()}}
+        summary |= {f"seconds/{k}": v for k, v in record.seconds.items()}
+        summary |= {f"best/{k}": v for k, v in record.best.items()}
+        return summary | {"arm": record.arm, "run_id": record.id, "status": record.status}
+
+    def finish(self, record: RunRecord, *, failed: bool) -> None:
         """Summary with the best of each validation metric, tables, files, then the end."""
-        self.run.summary.update({**summary, **_best(self.folder), **record_as_summary(record)})
-        if record.status == "completed":
-            shown = {"mistakes": mistakes_of(self.folder, record), "confusion": confusion_of(self.folder, record)}
-            if any(value is not None for value in shown.values()):
-                self.run.log({key: value for key, value in shown.items() if value is not None})
-        self._log_files(record)
-        self.run.finish(exit_code=1 if failed else 0)
+        self.run.summary.update({**self.summary_of(record), **_best(self.folder), **record_as_summary(record)})
+        try:  # online, each of these waits for an answer, and raises where there is none
+            if record.status == "completed":
+                shown = {
+                    "mistakes": mistakes_of(self.folder, record),
+                    "confusion": confusion_of(self.folder, record),
+                }
+                if any(value is not None for value in shown.values()):
+                    self.run.log({key: value for key, value in shown.items() if value is not None})
+            self._log_files(record)
+        except Exception as error:
+            self._not_all_sent(error)
+        try:
+            self.run.finish(exit_code=1 if failed else 0)
+        except TimeoutError as error:
+            self._not_all_sent(error)
+
+    def abandon(self) -> None:
+        """Give up: end the run, so that the process does not wait for it later."""
+        with suppress(Exception):
+            self.run.finish(exit_code=1)
+
+    def _not_all_sent(self, error: BaseException) -> None:
+        if not self.unsent:
+            self.unsent = " ".join(str(error).split())[:200] or type(error).__name__
+            print(f"W&B did not get all of this run; `headstart sync` sends it ({self.unsent}).", file=sys.stderr)
 
     def _log_files(self, record: RunRecord) -> None:
         import wandb
@@ -136,7 +174,8 @@ class WandbLogger:
     def about(self) -> Row:
         """Id, address and mode."""
         url = self.run.url if self.mode == "online" else None
-        return {"wandb_id": self.run.id, "wandb_url": url, "wandb_mode": self.mode}
+        unsent = {"unsent": self.unsent} if self.unsent else {}
+        return {"wandb_id": self.run.id, "wandb_url": url, "wandb_mode": self.mode, **unsent}
 
 
 def _best(folder: Path) -> Row:
