@@ -36,7 +36,7 @@ def drawn(seed: int, n: int = 60, classes: int = 4, *, skill: float = 1.0, sever
     return Predictions(ids, targets, predicted, probabilities)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), n=st.integers(12, 80), classes=st.integers(2, 6), coarse=st.booleans())
 def test_metrics_from_predictions_are_those_of_the_record(seed: int, n: int, classes: int, coarse: bool) -> None:
     """Against torchmetrics on the same scores, ties and absent classes included."""
@@ -141,11 +141,11 @@ def test_the_order_of_images_is_no_matter_and_other_images_are_no_pair() -> None
 
 def test_nothing_to_find_is_found_as_often_as_it_says() -> None:
     p_values = []
-    for i in range(300):
+    for i in range(150):
         found = compare_images("accuracy_micro", [(drawn(2 * i), drawn(2 * i + 1))])
         assert found is not None
         p_values.append(found.p)
-    assert np.mean(np.array(p_values) <= 0.05) <= 0.06
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.07
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -210,8 +210,14 @@ def simulated(count: int, n: int, draw: Any) -> dict[str, int]:
     return said
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 10])
-@pytest.mark.parametrize("kind", ["normal", "coarse"])
+@pytest.mark.parametrize(
+    ("n", "kind"),
+    [
+        (3, "normal"),
+        (3, "coarse"),
+        *(pytest.param(n, kind, marks=pytest.mark.slow) for n in (2, 5, 10) for kind in ("normal", "coarse")),
+    ],
+)
 def test_where_there_is_nothing_to_find_better_is_said_rarely(n: int, kind: str) -> None:
     """1,000 comparisons each: in at most 5 % `better`, and as rarely `worse`; test sets of 40 images are coarse."""
     generator = np.random.default_rng(n)
