@@ -31,7 +31,7 @@ from headstart.training.module import TransferModule
 def test_what_a_run_leaves(run_tiny: RunTiny) -> None:
     folder, record = run_tiny("trainer.max_epochs=2", "strategy=linear_probe")
     assert sorted(p.name for p in folder.iterdir()) == [
-        "checkpoints", "config.yaml", "metrics.csv", "predictions.parquet", "run.json",
+        "checkpoints", "config.yaml", "metrics.csv", "pictures.parquet", "predictions.parquet", "run.json",
     ]  # fmt: skip
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.safetensors", "last.safetensors"]
     assert record == read_record(folder)

@@ -15,7 +15,7 @@ from headstart.config.plain import read_config
 from headstart.config.schema.logger import WandbConfig
 from headstart.config.wandb_access import base_url, wandb_key_configured
 from headstart.environment import process_alive
-from headstart.errors import ConfigError, HeadstartError, RecordError
+from headstart.errors import ConfigError, RecordError
 from headstart.network import reachable
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, read_record
@@ -74,7 +74,7 @@ def _sync_one(folder: Path) -> Sent:
         record = read_record(folder)
     except RecordError as error:
         return Sent(folder, "failed", str(error))
-    if not record.logger.get("wandb_id"):
+    if not record.logger.get("wandb_id") or record.logger.get("wandb_mode") == "disabled":
         return Sent(folder, "none")
     if record.status == "running" and process_alive(record.environment.get("pid"), record.environment.get("host")):
         return Sent(folder, "running")
@@ -99,7 +99,7 @@ def _logs(folder: Path, record: RunRecord) -> Any:
         yield newest
     try:
         log = log_again(folder, record)
-    except (HeadstartError, OSError):
+    except Exception:  # whatever W&B makes of it: the other runs are sent all the same
         return
     if log is not None:
         yield log

@@ -52,12 +52,15 @@ def test_ranks_are_scipys(methods: int, datasets: int, seed: int) -> None:
 
 
 def test_intervals_over_runs_and_over_data_sets() -> None:
-    means = [float(np.mean(runs)) for runs in X]
+    many = [*X, *Y, *([value + 0.05 for value in runs] for runs in X)]
+    means = [float(np.mean(runs)) for runs in many]
     expected = stats.bootstrap(
         (means,), np.mean, method="percentile", n_resamples=50_000, rng=0
     ).confidence_interval
+    assert aggregate_mean(many).over_datasets == pytest.approx((expected.low, expected.high), abs=0.004)
     found = aggregate_mean(X)
-    assert found.over_datasets == pytest.approx((expected.low, expected.high), abs=0.004)
+    few = [float(np.mean(runs)) for runs in X]  # too few for a bootstrap
+    assert found.over_datasets == pytest.approx(stats.t.interval(0.95, 3, np.mean(few), stats.sem(few)))
     assert aggregate_mean(X) == found  # seeded
     # within data sets: the variance of the mean over data sets of means over runs
     spread = np.sqrt(sum(np.var(runs) / len(runs) for runs in X)) / len(X)
@@ -71,5 +74,6 @@ def test_intervals_over_runs_and_over_data_sets() -> None:
 def test_what_cannot_be_drawn_has_no_interval() -> None:
     assert aggregate_mean([[0.5, 0.6], [0.4]]).over_runs is None
     assert aggregate_mean([[0.5, 0.6], [0.4, 0.3]]).over_datasets is None
-    assert aggregate_iqm([[0.5], [0.4, 0.3], [0.6]]).over_datasets is not None
+    assert aggregate_iqm([[0.5], [0.4, 0.3], [0.6]]).over_datasets is None
+    assert aggregate_iqm([[0.5], [0.4, 0.3], [0.6]] * 4).over_datasets is not None
     assert aggregate_improvement([[0.5], [0.4]], [[0.3], [0.6]]).value == 0.5

@@ -164,3 +164,16 @@ def test_predictions_come_back_from_their_file(several: bool) -> None:
         read_predictions(path)
     with pytest.raises(RecordError, match="there is no such file"):
         read_predictions(Path("nowhere.parquet"))
+
+
+def test_mcnemars_test_is_of_accuracy_alone() -> None:
+    found = compare_images("log_loss", [(drawn(1), drawn(2))])
+    assert found is not None
+    assert found.mcnemar_p is None
+
+
+def test_a_large_test_of_a_metric_that_is_no_sum_makes_fewer_draws() -> None:
+    arm, baseline = drawn(1, n=20_000, classes=50), drawn(2, n=20_000, classes=50)
+    found = compare_images("ece", [(arm, baseline)])
+    assert found is not None
+    assert found.draws == 100

@@ -264,6 +264,58 @@ def test_a_thousand_runs_in_three_seconds_without_torch() -> None:
     assert time.monotonic() - began < 10
 
 
+def test_against_another_baseline_worse_is_no_negative_transfer() -> None:
+    runs = three_arms()
+    comparison = compare_runs(runs, baseline=" ".join(ARMS[0]))
+    assert comparison.rows[2].is_negative_transfer
+    shown = render(comparison, "table", width=160)
+    assert "worse" in shown
+    assert "egative transfer" not in shown
+
+
+def test_a_whole_group_as_an_axis_finds_its_baseline() -> None:
+    runs = []
+    for optimizer in ("adamw", "sgd"):
+        for of, value in ((ARMS[0], 0.9), (ARMS[2], 0.5 if optimizer == "sgd" else 0.6)):
+            runs += [made((*of, f"optimizer={optimizer}"), seed, value + seed / 50) for seed in range(2)]
+    results = [replace(result_of_run(None, run), declared=frozenset({"weights", "optimizer"})) for run in runs]
+    comparison = compare_results(results)
+    assert sorted(round(row.gain.mean, 6) for row in comparison.rows if row.gain) == [0.3, 0.4]
+
+
+def test_a_named_baseline_is_the_one_of_the_same_backbone() -> None:
+    probe = ("weights=pretrained", "strategy=linear_probe")
+    other = ("backbone=resnet18", "weights.origin=hub")
+    arms = [ARMS[0], probe, (*ARMS[0], *other), (*probe, *other)]
+    runs = [made(of, s, 0.5 + 0.1 * i + s / 99) for i, of in enumerate(arms) for s in range(2)]
+    comparison = compare_runs(runs, baseline="strategy=linear_probe")
+    assert [round(row.gain.mean, 6) for row in comparison.rows if row.gain] == [-0.1, -0.1]
+    assert compare_runs(runs, baseline="strategy=linear_probe backbone=resnet18").rows[3].is_baseline
+
+
+def test_gains_say_what_their_pairs_vary() -> None:
+    runs = three_arms()
+    extra = [made(ARMS[0], s, 0.9 + s / 99, id=f"x{s}", split_seed=1) for s in range(3)]
+    row = compare_runs([*runs, *extra]).rows[0]
+    assert (row.varies, row.pairs_vary) == ("seeds and splits", "seeds")
+
+
+def test_random_features_of_a_loss_are_the_lowest() -> None:
+    controls = [("weights=scratch", "strategy=linear_probe", f"optimizer.lr={lr}") for lr in (0.1, 0.2)]
+    runs = [made(of, 0, 0.5, metrics={"test/log_loss": 2.3 + i}) for i, of in enumerate(controls)]
+    (found,) = compare_runs(runs, metric="test/log_loss").references.values()
+    assert found == {"random features": 2.3}
+
+
+def test_data_sets_in_folders_are_named() -> None:
+    runs = []
+    for i, name in enumerate(("cats", "dogs")):
+        run = made(ARMS[0], 0, 0.5, arm=f"arm{i}", data={**three_arms()[0].data, "fingerprint": name})
+        run.config["data"] = {**run.config["data"], "source": "image_folder", "path": f"/data/{name}"}
+        runs.append(run)
+    assert [row.arm for row in compare_runs(runs).rows] == ["the same config on cats", "the same config on dogs"]
+
+
 def test_comparison_is_plain_data() -> None:
     comparison: Comparison = compare_runs(three_arms())
     loaded = json.loads(render(comparison, "json"))

@@ -185,3 +185,9 @@ def test_seeds_and_splits_crossed_are_covered_only_by_splits() -> None:
         naive += other.low <= 0 <= other.high  # type: ignore[operator]
     assert covered / 1_000 == pytest.approx(0.95, abs=0.025)
     assert naive / 1_000 < 0.8
+
+
+def test_superiority_counts_splits_where_they_have_several_seeds() -> None:
+    """Three seeds on each of two splits, all won, are two wins: too few to say anything."""
+    found = compare_pairs([0.9] * 6, [0.8, 0.7, 0.6, 0.8, 0.7, 0.5], clusters=[0, 0, 0, 1, 1, 1])
+    assert (found.superiority.wins, found.superiority.verdict) == (2, None)

@@ -62,7 +62,7 @@ def test_quickstart() -> None:
         "resnet50",
         pytest.param("vgg16", marks=pytest.mark.slow),
         pytest.param("inception_v3", marks=pytest.mark.slow),
-        "alexnet",
+        pytest.param("alexnet", marks=pytest.mark.slow),
     ],
 )
 def test_resnet50_article(tmp_path: Path, backbone: str) -> None:
@@ -101,6 +101,7 @@ def test_bit_hyperrule(tmp_path: Path) -> None:
     assert record.config["data"]["image_size"] == [128, 128]
 
 
+@pytest.mark.slow
 def test_source_then_target() -> None:
     words = ["experiment=source_then_target", *SMALL, "backbone.name=test_resnet", "seed=0"]
     launched = launch(expand(words), command=["test"])

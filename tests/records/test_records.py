@@ -30,7 +30,10 @@ def record(**changes: object) -> RunRecord:
     base = {
         "id": "r", "status": "completed", "config_hash": "h", "job_key": "j", "arm": "a", "seed": 0,
         "split_seed": 0, "command": ["x"], "started": "2026-01-01T00:00:00Z",
-        "config": {group: {} for group in ("backbone", "weights", "strategy", "head", "data", "trainer")},
+        "config": {
+            "backbone": {"name": "b"}, "weights": {"source": "scratch"}, "strategy": {"name": "full"},
+            "head": {"name": "linear"}, "data": {"source": "digits"}, "trainer": {},
+        },
     }  # fmt: skip
     return RunRecord(**{**base, **changes})  # type: ignore[arg-type]
 

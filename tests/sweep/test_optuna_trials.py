@@ -168,7 +168,8 @@ def test_an_epoch_that_was_reported_before_a_resume_is_not_reported_twice(tmp_pa
     assert in_storage(tmp_path)[0].intermediate_values == {1: 0.5}
 
 
-@pytest.mark.parametrize("minimize", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("minimize", [False, True])
 def test_tpe_draws_at_random_first_then_near_what_was_good(tmp_path: Path, minimize: bool) -> None:
     def search(kind: DrawnConfig, name: str, count: int = 40) -> list[float]:
         trials = opened(tmp_path / name, kind, space=LR, trials=count, minimize=minimize)

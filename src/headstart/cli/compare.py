@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--details",
         action="store_true",
-        help="also effect sizes, tests over images, measures along training, per class, per number of labels, cost",
+        help="also effect sizes, tests over images, measures along training, per class, per number of labels, cost "
+        "(not in --format csv, which has a row per arm)",
     )
     parser.add_argument("--format", choices=("table", "json", "csv", "md"), default="table")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw it: .png, .svg or .pdf")

@@ -86,7 +86,7 @@ def _print(mistakes: list[Mistake], pairs: list[Confusion]) -> None:
 def _draw_cams(run: Path, images: list[Path], target: str | None, path: Path) -> None:
     """Where the model looks on each image, beside the image itself."""
     from headstart.errors import ConfigError, did_you_mean
-    from headstart.inspection.pictures import Tile, draw_sheet
+    from headstart.inspection.pictures import MOST, Tile, draw_sheet
     from headstart.trained.gradcam import grad_cam
     from headstart.trained.predict import Predictor, find_images
 
@@ -95,7 +95,7 @@ def _draw_cams(run: Path, images: list[Path], target: str | None, path: Path) ->
         hint = did_you_mean(target, predictor.class_names) or f" There are {', '.join(predictor.class_names[:20])}."
         raise ConfigError(f"--class {target}: there is no such class.{hint}")
     tiles = []
-    for image in find_images(images):
+    for image in find_images(images)[: MOST // 2]:
         tensor = predictor.tensor(image)
         row = predictor.probabilities(tensor[None])[0]
         chosen = predictor.class_names.index(target) if target is not None else int(row.argmax())

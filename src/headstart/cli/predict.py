@@ -50,9 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     for one in failed:
         print(one.error, file=sys.stderr)
     if arguments.plot:
-        from headstart.inspection.pictures import Tile, draw_sheet
+        from headstart.inspection.pictures import MOST, Tile, draw_sheet
 
-        tiles = [Tile(one.picture(), (one.path.name, *_words(one))) for one in found if not one.error]
+        good = [one for one in found if not one.error]
+        tiles = [Tile(one.picture(), (one.path.name, *_words(one))) for one in good[:MOST]]
         draw_sheet(tiles, arguments.plot, title=f"{predictor.record.id}")
         if arguments.format == "table":
             print(f"Picture: {arguments.plot}")

@@ -100,6 +100,11 @@ def arm_labels(
             setting = examples[key].setting
             several = len({result.setting.key for result in examples.values()}) > 1 and not without
             labels[key] = f"{name} {_setting_words(setting)}" if several else name
+    places = {key: result.setting for key, result in examples.items() if result.name is None}
+    if tell_apart and len({setting.dataset for setting in places.values()}) > 1:
+        for key, setting in places.items():
+            if f"data.name={setting.dataset}" not in labels[key].split():
+                labels[key] = f"{labels[key]} on {setting.dataset}"
     if tell_apart:
         counts: dict[str, int] = {}
         for label in labels.values():

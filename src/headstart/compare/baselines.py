@@ -47,15 +47,12 @@ def _ground(arm: Arm, named: str | None) -> str:
 
 
 def _nearest(arm: Arm, candidates: Sequence[Arm]) -> Arm:
-    """Of several, those that differ least in what should be equal; then those with the same compared keys."""
-    if len(candidates) == 1:
-        return candidates[0]
-    fewest = min(distance(arm, other) for other in candidates)
-    candidates = [other for other in candidates if distance(arm, other) == fewest]
-    if len(candidates) > 1:
-        keys = [key for key in arm.example.declared if key.partition(".")[0] not in ("weights", "strategy")]
-        most = max(_shared(arm, other, keys) for other in candidates)
-        candidates = [other for other in candidates if _shared(arm, other, keys) == most]
+    """Of several: the same architecture and head, the least difference in what should be equal, the same axes."""
+    for closeness in (_likeness, lambda a, b: -distance(a, b), _shared):
+        if len(candidates) == 1:
+            break
+        most = max(closeness(arm, other) for other in candidates)
+        candidates = [other for other in candidates if closeness(arm, other) == most]
     if len(candidates) > 1:
         listed = "; ".join(f"{other.label} ({other.runs[0].id})" for other in candidates)
         raise RecordError(
@@ -65,14 +62,26 @@ def _nearest(arm: Arm, candidates: Sequence[Arm]) -> Arm:
     return candidates[0]
 
 
-def _shared(arm: Arm, other: Arm, keys: Sequence[str]) -> int:
+def _likeness(arm: Arm, other: Arm) -> int:
+    """How much an arm and a candidate share of what they are run on and with: of a table, its further columns."""
+    if arm.example.record is None or other.example.record is None:
+        mine, theirs = (one.example.config.get("row", {}) for one in (arm, other))
+        keys = [key for key in mine if key not in ("arm", "weights", "strategy")]
+        return sum(mine[key] == theirs.get(key) for key in keys)
+    return int(arm.example.ground == other.example.ground)
+
+
+def _shared(arm: Arm, other: Arm) -> int:
+    """In how many of the keys that its sweep compares or tunes they agree."""
+    keys = [key for key in arm.example.declared if key.partition(".")[0] not in ("weights", "strategy")]
     return sum(_value(arm, key) == _value(other, key) for key in keys)
 
 
 def _value(arm: Arm, key: str) -> Any:
-    group, _, name = key.partition(".")
-    node = arm.example.config.get(group)
-    return node.get(name) if isinstance(node, dict) else None
+    node: Any = arm.example.config
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
 
 
 def _matches(arm: Arm, named: str) -> bool:
@@ -93,4 +102,6 @@ def _has(arm: Arm, word: str) -> bool:
             node = node.get(part) if isinstance(node, dict) else None
     if isinstance(node, dict):  # a group: its kind
         node = node.get("source", node.get("name"))
-    return (node if isinstance(node, str) else json.dumps(node).replace(" ", "")) == wanted
+    text = node if isinstance(node, str) else json.dumps(node).replace(" ", "")
+    tagless = key in ("backbone", "backbone.name") and text.partition(".")[0] == wanted
+    return text == wanted or tagless

@@ -13,6 +13,10 @@ from headstart.errors import RecordError
 from headstart.records.tables import METRICS, read_rows
 
 
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
 @dataclass(frozen=True)
 class Curve:
     """A validation metric as training went on; arrays (evaluations,), from the first to the last."""
@@ -34,7 +38,8 @@ def curve_of(result: Result, metric: str) -> Curve | None:
         rows = [row for row in read_rows(result.folder / METRICS) if name in row and "step" in row]
     except RecordError:
         return None
-    rows = [row for row in rows if isinstance(row[name], int | float) and np.isfinite(row[name])]
+    needed = (name, "step", *(key for key in ("epoch", "seconds") if any(key in row for row in rows)))
+    rows = [row for row in rows if all(_is_finite(row.get(key, 0)) for key in needed) and row["step"] > 0]
     if not rows:
         return None
     steps = np.array([row["step"] for row in rows], dtype=np.float64)

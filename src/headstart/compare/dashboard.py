@@ -18,8 +18,12 @@ from headstart.config.wandb_access import base_url
 from headstart.errors import ConfigError, RecordError
 from headstart.records.wandb_copy import ARM_KEY, record_from_wandb
 
-GAIN = "gain"
-"""Summary key of a run: its metric minus that of its partner in the baseline."""
+
+def gain_key(metric: str) -> str:
+    """Summary key of a run's gain: its metric minus that of its partner in the baseline."""
+    return f"gain/{metric}"
+
+
 TITLE = "Headstart"
 
 
@@ -89,15 +93,15 @@ def _tell_runs(logged: dict[str, Any], results: dict[str, Result], comparison: C
         for row in comparison.rows
         for mine, other in comparison.pairs_of(row)
     }
+    key = gain_key(comparison.metric)
     labels = {run.id: arm.label for arm in comparison.arms_by_key.values() for run in (*arm.runs, *arm.others)}
     count = 0
     for id, result in results.items():
         run, gain, label = logged[id], gains.get(result.id), labels.get(result.id)
-        if label is None or (run.config.get(ARM_KEY) == label and run.summary.get(GAIN) == gain):
+        if label is None or (run.config.get(ARM_KEY) == label and run.summary.get(key) == gain):
             continue
         run.config[ARM_KEY] = label
-        if gain is not None:
-            run.summary[GAIN] = gain
+        run.summary[key] = gain  # or none any more
         run.update()
         count += 1
     return count
@@ -108,6 +112,7 @@ class Panels:
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
+        self.gain = gain_key(metric)
         self.curve = f"val/{metric.partition('/')[2]}"
 
     def __call__(self) -> list[Any]:
@@ -118,7 +123,7 @@ class Panels:
         made = [
             wr.BarPlot(
                 title="Gain over training from scratch, by arm",
-                metrics=[wr.SummaryMetric(GAIN)],
+                metrics=[wr.SummaryMetric(self.gain)],
                 groupby=arm,
                 groupby_aggfunc="mean",
                 groupby_rangefunc="minmax",

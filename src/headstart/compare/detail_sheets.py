@@ -73,7 +73,7 @@ def _paired_cells(row: Row, details: Details) -> tuple[str, ...]:
     return (
         row.arm,
         str(paired.difference.n),
-        row.varies,
+        row.pairs_vary,
         _number(paired.effect_size, "+.2f"),
         f"{paired.cliffs_delta:+.2f}",
         over if paired.difference.n > 1 else "-",
@@ -115,8 +115,8 @@ def datasets_sheet(summaries: Sequence[MethodSummary]) -> Sheet:
         ),
         tuple(rows),
         "IQM: mean of the middle half of all runs, of (value - chance) / (1 - chance) unless raw. P(improves): a "
-        "run of it against a run of the baseline, unpaired. Intervals: bootstrap over data sets; where there are "
-        "too few of them, over runs.",
+        "run of it against a run of the baseline, unpaired. Intervals: over data sets, by bootstrap from ten on, "
+        "else Student's t (none of the IQM); where there are too few of them, over runs.",
     )
 
 
@@ -256,8 +256,8 @@ def cost_sheet(comparison: Comparison) -> Sheet:
         "Cost",
         ("arm", "seconds", "GPU hours", "trainable", "peak memory", "CKA with the start", "tuning trials"),
         tuple(rows),
-        "Means over runs; memory is the largest. CKA: linear centred kernel alignment of the final features with "
-        "those at the start of training, 1 where nothing moved. Pretraining is not counted.",
+        "Means over runs; memory is the largest. CKA: linear centred kernel alignment, debiased, of the "
+        "final features with those at the start of training, 1 where nothing moved. Pretraining is not counted.",
     )
 
 
@@ -281,6 +281,8 @@ def _reach(reach: Reach | None) -> str:
         parts.append(f"{reach.epochs:.1f} epochs")
     if reach.seconds is not None:
         parts.append(f"{reach.seconds:,.1f} s")
+    if reach.images is not None:
+        parts.append(f"{reach.images:,.0f} images")
     some = f" ({reach.reached} of {reach.of} runs)" if reach.reached < reach.of else ""
     return ", ".join(parts) + some
 

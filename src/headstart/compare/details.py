@@ -16,7 +16,7 @@ from headstart.compare.rankings import Ranking, rankings
 from headstart.compare.results import Result
 from headstart.compare.rows import Row
 from headstart.compare.statistics.examples import ExampleTest, test_examples
-from headstart.compare.statistics.scores import FROM_PREDICTED, Predictions
+from headstart.compare.statistics.scores import ADDITIVE, FROM_PREDICTED, Predictions
 from headstart.compare.summary import MethodSummary, summarise
 from headstart.compare.transfer import Along, along_training
 from headstart.errors import RecordError
@@ -24,6 +24,8 @@ from headstart.records.tables import PREDICTIONS, read_predictions
 
 MOST_TESTED = 20
 """Arms whose predictions are compared image by image: each reads the files of all its pairs."""
+MOST_RESCORED = 6
+"""The same for metrics that are no sum over images, which are scored anew for each draw."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Details:
 def details_of(comparison: Comparison) -> Details:
     """All of them; predictions are read for the first `MOST_TESTED` arms."""
     paired = [row for row in comparison.rows if row.paired is not None]
-    tests = {row.arm: test for row in paired[:MOST_TESTED] if (test := example_test(comparison, row)) is not None}
+    additive = comparison.metric.rpartition("/")[2] in ADDITIVE and comparison.task != "multilabel"
+    tested = paired[: MOST_TESTED if additive else MOST_RESCORED]
+    tests = {row.arm: test for row in tested if (test := example_test(comparison, row)) is not None}
     gains = {row.arm: found for row in paired if (found := class_gains(comparison, row))}
     return Details(
         examples=tests,

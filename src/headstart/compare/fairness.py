@@ -96,7 +96,7 @@ def _config_differences(arm: Arm, baseline: Arm) -> Iterator[tuple[str, Any, Any
             continue
         for name in dict.fromkeys([*mine, *other]):
             key = f"{group}.{name}"
-            if (group, name) in _NO_PART or key in declared:
+            if (group, name) in _NO_PART or key in declared or group in declared:
                 continue
             if mine.get(name) != other.get(name):
                 yield key, mine.get(name), other.get(name)

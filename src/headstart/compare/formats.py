@@ -17,7 +17,7 @@ from headstart.compare.detail_sheets import datasets_sheet, detail_sheets
 from headstart.compare.details import Details
 from headstart.compare.references import RANDOM_FEATURES
 from headstart.compare.sheets import Sheet, arms_sheet, without_empty
-from headstart.compare.summary import MethodSummary, summarise
+from headstart.compare.summary import MethodSummary, incomplete, summarise
 from headstart.compare.verdicts import headline
 
 _NO_CONTROL = "; random features not run (weights=scratch strategy=linear_probe)"
@@ -37,8 +37,9 @@ def render(comparison: Comparison, how: str, *, width: int | None = None, detail
         writer.writerows(rows)
         return text.getvalue().rstrip("\n")
     if how == "md":
-        parts = [markdown(arms_sheet(comparison)), "\n".join(footer(comparison, _summaries(comparison, details)))]
-        parts += [f"### {s.title}\n\n{markdown(s)}\n\n{s.note}" for s in _further(comparison, details)]
+        summaries = _summaries(comparison, details)
+        parts = [markdown(arms_sheet(comparison)), "\n".join(footer(comparison, summaries))]
+        parts += [f"### {s.title}\n\n{markdown(s)}\n\n{s.note}" for s in _further(comparison, details, summaries)]
         return "\n\n".join(parts)
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(table(comparison, details=details))
@@ -47,9 +48,10 @@ def render(comparison: Comparison, how: str, *, width: int | None = None, detail
 
 def table(comparison: Comparison, *, details: Details | None = None) -> Group:
     """The comparison for a terminal."""
-    lines = footer(comparison, _summaries(comparison, details))
+    summaries = _summaries(comparison, details)
+    lines = footer(comparison, summaries)
     parts: list[Table | Text] = [grid(arms_sheet(comparison)), *(Text(line) for line in lines)]
-    for sheet in _further(comparison, details):
+    for sheet in _further(comparison, details, summaries):
         parts += [Text(), Text(sheet.title, style="bold"), grid(sheet), Text(sheet.note, style="dim")]
     return Group(*parts)
 
@@ -64,11 +66,11 @@ def grid(sheet: Sheet) -> Table:
     return found
 
 
-def _further(comparison: Comparison, details: Details | None) -> list[Sheet]:
+def _further(comparison: Comparison, details: Details | None, summaries: Sequence[MethodSummary]) -> list[Sheet]:
     """Tables below the first: all of them with details, else what there is over several data sets."""
     if details:
         return detail_sheets(comparison, details)
-    over = datasets_sheet(summarise(comparison))
+    over = datasets_sheet(summaries)
     return [without_empty(over)] if over.rows else []
 
 
@@ -86,6 +88,8 @@ def footer(comparison: Comparison, summaries: Sequence[MethodSummary]) -> list[s
         lines.append(
             f"Not held equal with the baseline: {', '.join(keys)} (--strict refuses; --details shows them)."
         )
+    if alone := incomplete(comparison, summaries):
+        lines.append(f"not over data sets, for want of some: {'; '.join(alone)}.")
     return [*lines, *comparison.notes]
 
 

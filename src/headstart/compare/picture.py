@@ -8,6 +8,7 @@ from headstart.compare.comparison import Comparison
 from headstart.compare.statistics.intervals import Estimate
 from headstart.records.pictures import check_picture, write_picture
 
+MOST_ROWS = 200
 _INK, _BAR, _ZERO = "#1f2933", "#2a6f97", "#9aa5b1"
 
 
@@ -17,6 +18,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = [row for row in comparison.rows if row.value is not None]
+    count, rows = len(rows), rows[:MOST_ROWS]
     figure = Figure(figsize=(9.5, 1.5 + 0.55 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.1, 1))
     places = list(range(len(rows)))[::-1]
@@ -33,7 +35,7 @@ def draw(comparison: Comparison, path: Path) -> None:
                 bbox={"fc": "white", "ec": "none"},
                 fontsize=9,
             )
-    left.set_yticks(places, [row.arm for row in rows])
+    left.set_yticks(places, [row.arm.replace("$", r"\$") for row in rows])
     left.set_ylim(-0.7, len(rows) - 0.3)
     for name, value in _one_setting(comparison).items():
         if name == "chance":
@@ -59,6 +61,8 @@ def draw(comparison: Comparison, path: Path) -> None:
         axes.set_axisbelow(True)
         axes.margins(x=0.16)
     title = f"95 % intervals of Student's t over {comparison.varies}"
+    if count > len(rows):
+        title += f"; the first {len(rows)} of {count} arms"
     figure.suptitle(title if comparison.varies != "nothing" else "one run per arm", fontsize=9, color=_INK)
     write_picture(figure, path)
 

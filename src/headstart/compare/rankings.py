@@ -32,9 +32,8 @@ def rankings(comparison: Comparison) -> list[Ranking]:
             continue
         strategy, backbone = _strategy(row, comparison), str(example.config["backbone"]["name"])
         place = groups.setdefault((example.setting.key, str(example.config["weights"]["source"])), {})
-        best = place.setdefault(strategy, {})
-        better = max if not comparison.lower_is_better else min
-        best[backbone] = better(best.get(backbone, row.value.mean), row.value.mean)
+        # of several variants the first: the best of them by the test would flatter what was tried most
+        place.setdefault(strategy, {}).setdefault(backbone, row.value.mean)
         names[example.setting.key] = (example.setting.dataset, example.setting.labels)
     found = []
     for (key, _), by_strategy in groups.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 from headstart.compare.arms import Arm
 from headstart.compare.results import Result
+from headstart.config.checks import lower_is_better
 
 RANDOM_FEATURES = "random features"
 
@@ -33,7 +34,7 @@ def _of_setting(arms: Sequence[Arm], metric: str) -> dict[str, float]:
         and (values := [value for run in arm.runs if (value := run.metrics.get(metric)) is not None])
     ]
     if controls:
-        found[RANDOM_FEATURES] = max(controls)
+        found[RANDOM_FEATURES] = (min if lower_is_better(metric) else max)(controls)
     return found
 
 

@@ -80,13 +80,16 @@ class Result:
         """Whether nothing was transferred: random weights, all of them trained."""
         if self.record is None:
             row = self.config.get("row", {})
-            return (row.get("weights", self.name) == "scratch") and row.get("strategy", "full") == "full"
+            return row.get("weights", row.get("arm")) == "scratch" and row.get("strategy", "full") in ("full", "")
         return bool(self.config["weights"]["source"] == "scratch" and self.config["strategy"]["name"] == "full")
 
     @property
     def is_random_features(self) -> bool:
         """Whether random features were kept: the control of a frozen backbone, never the baseline."""
-        return self.record is not None and self.config["weights"]["source"] == "scratch" and not self.is_scratch
+        if self.record is None:
+            row = self.config.get("row", {})
+            return row.get("weights", row.get("arm")) == "scratch" and not self.is_scratch
+        return self.config["weights"]["source"] == "scratch" and not self.is_scratch
 
     @property
     def ground(self) -> str:

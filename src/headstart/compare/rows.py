@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.compare.arms import Arm
+from headstart.compare.arms import Arm, varies
 from headstart.compare.results import Result
 from headstart.compare.statistics.intervals import Estimate, estimate
 from headstart.compare.statistics.paired import Paired
@@ -33,6 +33,10 @@ class Row:
     baseline_key: str | None
     varies: str
     """What the intervals vary: `seeds`, `splits`, `seeds and splits` or `nothing`."""
+    pairs_vary: str
+    """The same of the gain's pairs."""
+    from_scratch: bool
+    """Whether its baseline is training from scratch."""
     trainable: int | None
     """Parameters that were trained."""
     seconds: float | None
@@ -40,7 +44,7 @@ class Row:
     peak_memory: int | None
     """Bytes, on the GPU where there was one."""
     drift: float | None
-    """Linear CKA of the final features with those at the start: 1 where nothing moved."""
+    """Debiased linear CKA of the final features with those at the start: 1 where nothing moved."""
     trials: int | None
     """With how many trials each tuned key was found."""
     improving: bool
@@ -53,7 +57,7 @@ class Row:
 
     @property
     def is_negative_transfer(self) -> bool:
-        """Whether it is worse than its baseline beyond doubt."""
+        """Whether it is worse than its baseline beyond doubt; where that is training from scratch."""
         return self.paired is not None and self.paired.verdict == "worse"
 
 
@@ -66,9 +70,10 @@ def row_of(arm: Arm, baseline: Arm | None, paired: Paired | None, metric: str, *
     memory = [
         held for record in records if (held := record.peak_memory.get("gpu") or record.peak_memory.get("cpu"))
     ]
-    drifts = [cka for record in records if (cka := record.drift.get("linear_cka")) is not None]
+    drifts = [cka for record in records if (cka := record.drift.get("linear_cka_debiased")) is not None]
     last = [_best_at_the_end(run) for run in arm.runs]
     example = arm.example.record
+    partners = {run.pair for run in baseline.runs} if baseline else set()
     clusters = [(run.split_seed, run.fold) for _, run in known]
     return Row(
         arm=arm.label,
@@ -85,6 +90,8 @@ def row_of(arm: Arm, baseline: Arm | None, paired: Paired | None, metric: str, *
         baseline=baseline.label if baseline else None,
         baseline_key=baseline.key if baseline else None,
         varies=arm.varies,
+        pairs_vary=varies([run for run in arm.runs if run.pair in partners]),
+        from_scratch=baseline is not None and baseline.example.is_scratch,
         trainable=example.parameters.get("trainable") if example else None,
         seconds=sum(seconds) / len(seconds) if seconds else None,
         gpu_hours=_gpu_hours(on_gpu),

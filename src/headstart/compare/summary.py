@@ -63,6 +63,14 @@ def summarise(comparison: Comparison) -> list[MethodSummary]:
     ]
 
 
+def incomplete(comparison: Comparison, summaries: Sequence[MethodSummary]) -> list[str]:
+    """Methods that are in no summary, because others have been run on more data sets."""
+    known = {one.method for one in summaries}
+    if not known:
+        return []
+    return list(dict.fromkeys(row.method for row in comparison.rows if row.value and row.method not in known))
+
+
 def _labels(comparison: Comparison, row: Row) -> str:
     return comparison.arms_by_key[row.key].setting.labels
 
@@ -75,6 +83,8 @@ def _group(comparison: Comparison, labels: str, rows: Sequence[Row]) -> list[Met
     by_method: dict[str, dict[str, Row]] = {}
     for row in rows:
         by_method.setdefault(row.method, {})[_setting(comparison, row)] = row
+    most = max(len(of) for of in by_method.values())
+    by_method = {method: of for method, of in by_method.items() if len(of) == most}  # others: see `incomplete`
     shared = [
         key
         for key in dict.fromkeys(_setting(comparison, row) for row in rows)

@@ -22,7 +22,7 @@ def verdict_of(row: Row) -> str:
     if paired.verdict == "control":
         return "control: random features"
     if paired.verdict == "worse":
-        return "worse: negative transfer"
+        return "worse: negative transfer" if row.from_scratch else "worse"
     if paired.verdict == "better":
         return "better"
     if paired.difference.n == 1:
@@ -49,7 +49,8 @@ def headline(comparison: Comparison, summaries: Sequence[MethodSummary] = ()) ->
     if len(better) > _MOST_NAMED:
         lines.append(f"{len(better) - _MOST_NAMED} further arms are better too.")
     for row in _first(worse, comparison):
-        lines.append(f"Negative transfer: {row.arm} is worse than {against}: {_gain(row)}.")
+        words = "Negative transfer: " if row.from_scratch else ""
+        lines.append(f"{words}{row.arm} is worse than {against}: {_gain(row)}.")
     if len(worse) > _MOST_NAMED:
         lines.append(f"{len(worse) - _MOST_NAMED} further arms are worse.")
     if open_ and not summaries:
@@ -74,7 +75,7 @@ def _gain(row: Row) -> str:
     if gain is None:
         return "no gain"
     pairs = f"{gain.n} pair{'s' * (gain.n != 1)}"
-    return f"{signed(gain)}, {pairs}" + (f", over {row.varies}" if gain.low is not None else "")
+    return f"{signed(gain)}, {pairs}" + (f", over {row.pairs_vary}" if gain.low is not None else "")
 
 
 def _of_summary(one: MethodSummary, against: str) -> str:

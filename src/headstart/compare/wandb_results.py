@@ -45,6 +45,7 @@ def read_wandb_results(address: str) -> tuple[list[Result], list[str]]:
             f"{left_out} runs there, none of them logged by Headstart to its end" if left_out else "no runs there"
         )
         raise RecordError(f"{address}: {what}.")
+    results.sort(key=lambda result: (result.started, result.id))  # W&B's own order is not the same every time
     notes = [f"left out: {left_out} runs of {address} that were not logged by Headstart to their end."]
     return results, notes if left_out else []
 
@@ -54,7 +55,8 @@ def runs_of(entity: str, project: str, group: str | None, *, said: str) -> list[
     api = open_api(said)
     filters = {"group": group} if group else {}
     try:
-        return list(api.runs(f"{entity}/{project}", filters=filters, per_page=200))
+        # not lazily: that is a request more for the config of each run
+        return list(api.runs(f"{entity}/{project}", filters=filters, per_page=200, lazy=False))
     except Exception as error:
         raise RecordError(f"{said}: {reason_of(error)}") from error
 

@@ -17,6 +17,7 @@ from headstart.records.pictures import check_picture, write_picture
 _INK, _BAR, _GAP = "#1f2933", "#2a6f97", "#c2410c"
 COLUMNS = 6
 MOST = 60
+MOST_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,14 @@ def draw_sheet(tiles: Sequence[Tile], path: Path, *, title: str) -> None:
 def _draw_tile(axes: Any, tile: Tile) -> None:
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(tile.image), formats=("PNG", "JPEG")).convert("RGB")
+    try:
+        opened = Image.open(io.BytesIO(tile.image), formats=("PNG", "JPEG"))
+        if opened.width * opened.height > MOST_PIXELS:
+            raise ValueError("too large")
+        picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        axes.set_title("(no picture)", fontsize=7, color=_INK)
+        return
     axes.imshow(picture, interpolation="nearest" if max(picture.size) <= 40 else "antialiased")
     if tile.heat is not None:
         axes.imshow(

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from headstart.config.schema.root import DISCRIMINATORS
 from headstart.errors import RecordError
 
 SCHEMA_VERSION = 1
 
 _GROUPS = ("backbone", "weights", "strategy", "head", "data", "trainer")
+_MAPPINGS = (
+    "config", "seconds", "peak_memory", "metrics", "best", "confusion", "drift", "parameters", "weights", "data",
+    "environment", "determinism", "logger",
+)  # fmt: skip
+_KINDS: dict[tuple[type, ...], tuple[str, ...]] = {
+    (str,): ("id", "arm", "config_hash", "job_key", "started", "finished", "launched_by", "error", "stopped_by"),
+    (int,): ("seed", "split_seed", "fold", "epochs", "steps"),
+}
 
 STATUSES = ("running", "completed", "failed", "interrupted", "pruned")
 
@@ -78,13 +88,51 @@ class RunRecord:
             raise RecordError(f"lacks {', '.join(missing)}")
         if value["status"] not in STATUSES:
             raise RecordError(f"has an unknown status {value['status']!r}")
-        for name in ("config", "seconds", "metrics", "best", "parameters", "weights", "data", "drift"):
-            if not isinstance(value.get(name, {}), dict):
-                raise RecordError(f"has a {name} that is no mapping")
-        lacking = [group for group in _GROUPS if not isinstance(value["config"].get(group), dict)]
-        if lacking:
-            raise RecordError(f"has a config without {', '.join(lacking)}")
-        return cls(**{name: item for name, item in value.items() if name in fields})
+        _check_shapes(value)
+        kept = {name: item for name, item in value.items() if name in fields}
+        kept["metrics"] = {key: _finite(item) for key, item in kept.get("metrics", {}).items()}
+        return cls(**kept)
+
+
+def _check_shapes(value: dict[str, Any]) -> None:
+    """Raise RecordError where a field is of another kind than everything that reads it takes for granted."""
+    for name in _MAPPINGS:
+        if not isinstance(value.get(name, {}), dict):
+            raise RecordError(f"has a {name} that is no mapping")
+    config = value["config"]
+    lacking = [group for group in _GROUPS if not isinstance(config.get(group), dict)]
+    if lacking:
+        raise RecordError(f"has a config without {', '.join(lacking)}")
+    for group, node in config.items():
+        kind = DISCRIMINATORS.get(group) or ("name" if group == "backbone" else None)
+        if isinstance(node, dict) and kind and not isinstance(node.get(kind), str):
+            raise RecordError(f"has a config whose {group} has no {kind}")
+    for kinds, names in _KINDS.items():
+        for name in names:
+            found = value.get(name)
+            if found is not None and (not isinstance(found, kinds) or isinstance(found, bool)):
+                raise RecordError(f"has a {name} that is no {' or '.join(k.__name__ for k in kinds)}")
+    for name in ("seed", "split_seed", "started", "arm", "id", "status"):
+        if value.get(name) is None:
+            raise RecordError(f"has no {name}")
+    for name in ("seconds", "metrics", "parameters", "peak_memory"):
+        for key, number in value.get(name, {}).items():
+            if number is not None and (not isinstance(number, int | float) or isinstance(number, bool)):
+                raise RecordError(f"has a {name}.{key} that is no number")
+    data = value.get("data", {})
+    counts, sizes = data.get("class_counts", {}), data.get("sizes", {})
+    if not isinstance(sizes, dict) or not isinstance(counts, dict):
+        raise RecordError("has data without sizes or class_counts that can be read")
+    if not all(isinstance(row, list) and all(isinstance(n, int) for n in row) for row in counts.values()):
+        raise RecordError("has data.class_counts that are no lists of counts")
+    if not all(isinstance(size, int) for size in sizes.values()):
+        raise RecordError("has data.sizes that are no counts")
+    if not isinstance(data.get("class_names", []), list):
+        raise RecordError("has data.class_names that are no list")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None
 
 
 def result_of(record: RunRecord) -> str:

@@ -36,7 +36,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [{k: _number(v) for k, v in row.items() if v not in ("", None)} for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
+        if any(None in row or None in row.values() for row in rows):
+            raise RecordError(f"{path}: has rows of different lengths.")
+        return [{k: _number(v) for k, v in row.items() if v != ""} for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path}: cannot be read ({type(error).__name__}).") from error
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.errors import RecordError
+from headstart.records.atomic import plain_json
 from headstart.records.schema import RunRecord
 
 RECORD_KEY = "headstart_record"
@@ -14,6 +15,8 @@ RECORD_KEY = "headstart_record"
 CONFIG_KEY = "headstart"
 ARM_KEY = "arm"
 """Further keys of W&B's config, which are no part of the run's: where the run lies, and what its arm is called."""
+MOST_CLASSES = 100
+"""Above it the confusion counts stay at home: a summary is no place for millions of numbers."""
 _LEFT_OUT = ("config", "plan", "environment", "determinism", "error", "command")
 """What `run.json` has, and a comparison does not need."""
 
@@ -21,7 +24,9 @@ _LEFT_OUT = ("config", "plan", "environment", "determinism", "error", "command")
 def record_as_summary(record: RunRecord) -> dict[str, str]:
     """The summary entry for a record."""
     kept = {key: value for key, value in record.to_dict().items() if key not in _LEFT_OUT}
-    return {RECORD_KEY: json.dumps(kept, separators=(",", ":"))}
+    if len(record.data.get("class_names") or []) > MOST_CLASSES:
+        kept.pop("confusion", None)
+    return {RECORD_KEY: json.dumps(plain_json(kept), separators=(",", ":"), allow_nan=False)}
 
 
 def record_from_wandb(config: Mapping[str, Any], summary: Mapping[str, Any]) -> RunRecord:

@@ -35,7 +35,10 @@ def mistakes_of(folder: Path, record: RunRecord) -> Any | None:
         picture = pictures.get(str(name))
         if picture is None:
             continue
-        image = Image.open(io.BytesIO(picture), formats=("PNG", "JPEG"))
+        try:
+            image = Image.open(io.BytesIO(picture), formats=("PNG", "JPEG")).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
         rows.append(
             [
                 wandb.Image(image),

@@ -17,6 +17,8 @@ from headstart.compare.statistics.scores import Predictions
 from headstart.errors import RecordError
 from headstart.records.thumbnails import THUMBNAILS, kind_of, read_thumbnails
 
+MOST_PICTURE_BYTES = 16_000
+"""A larger picture is left out: a report of many is mailed around."""
 CLASSES = 6
 PER_CLASS = 4
 
@@ -90,6 +92,8 @@ def _disagreements(
         if max(said_a, said_b, target) >= len(names):
             continue
         image = kept[str(a.ids[i])]
+        if len(image) > MOST_PICTURE_BYTES:
+            continue
         encoded = base64.b64encode(image).decode()
         uri = f"data:image/{kind_of(image)};base64,{encoded}"
         yield Example(uri, str(a.ids[i]), names[target], names[said_a], names[said_b]), names[target]

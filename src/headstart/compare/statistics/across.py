@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.compare.statistics.intervals import LEVEL
+from headstart.compare.statistics.intervals import LEVEL, estimate
 from headstart.compare.statistics.scores import Floats
 
 RESAMPLES = 10_000
 FEWEST_DATASETS = 3
+FEWEST_FOR_BOOTSTRAP = 10
+"""Data sets from which on a percentile bootstrap over them covers 90 % and more; below, there is no interval."""
+MOST_DRAWN = 20_000_000
+"""Numbers that a bootstrap may hold at once; larger ones make fewer resamples."""
 SEED = 20_210
 
 
@@ -23,7 +27,8 @@ class Aggregate:
     over_runs: tuple[float, float] | None
     """95 %: runs drawn anew within each data set (stratified bootstrap)."""
     over_datasets: tuple[float, float] | None
-    """95 %: data sets drawn anew."""
+    """95 %: data sets drawn anew (bootstrap) where there are ten or more; Student's t below, as a bootstrap covers
+    75 % at three, 84 % at five and 91 % at ten."""
 
 
 Scores = Sequence[Sequence[float]]
@@ -66,9 +71,10 @@ def aggregate_mean(scores: Scores) -> Aggregate:
     generator = np.random.default_rng(SEED)
     over_runs = None
     if _repeated(scores):
-        over_runs = _interval(np.mean([_redrawn(runs, generator).mean(axis=1) for runs in scores], axis=0))
+        count = _resamples(sum(map(len, scores)))
+        over_runs = _interval(np.mean([_redrawn(runs, generator, count).mean(axis=1) for runs in scores], axis=0))
     means = np.array([np.mean(runs) for runs in scores], dtype=np.float64)
-    return Aggregate(mean_of_means(scores), over_runs, _over_datasets(means, generator))
+    return Aggregate(mean_of_means(scores), over_runs, _over_datasets(means))
 
 
 def aggregate_iqm(scores: Scores) -> Aggregate:
@@ -76,8 +82,10 @@ def aggregate_iqm(scores: Scores) -> Aggregate:
     generator = np.random.default_rng(SEED)
     over_runs = over_datasets = None
     if _repeated(scores):
-        over_runs = _interval(_trimmed(np.concatenate([_redrawn(runs, generator) for runs in scores], axis=1)))
-    if len(scores) >= FEWEST_DATASETS:
+        count = _resamples(sum(map(len, scores)))
+        drawn_runs = [_redrawn(runs, generator, count) for runs in scores]
+        over_runs = _interval(_trimmed(np.concatenate(drawn_runs, axis=1)))
+    if len(scores) >= FEWEST_FOR_BOOTSTRAP:
         chosen = generator.integers(0, len(scores), (RESAMPLES, len(scores)))
         if len({len(runs) for runs in scores}) == 1:
             table = np.array([list(runs) for runs in scores], dtype=np.float64)
@@ -93,13 +101,14 @@ def aggregate_improvement(a: Scores, b: Scores) -> Aggregate:
     generator = np.random.default_rng(SEED)
     over_runs = None
     if _repeated(a) and _repeated(b):
+        count = _resamples(max(len(mine) * len(other) for mine, other in zip(a, b, strict=True)))
         drawn = [
-            _better(_redrawn(mine, generator)[:, :, None], _redrawn(other, generator)[:, None, :])
+            _better(_redrawn(mine, generator, count)[:, :, None], _redrawn(other, generator, count)[:, None, :])
             for mine, other in zip(a, b, strict=True)
         ]
         over_runs = _interval(np.mean(drawn, axis=0))
     each = np.array([probability_of_improvement([mine], [other]) for mine, other in zip(a, b, strict=True)])
-    return Aggregate(probability_of_improvement(a, b), over_runs, _over_datasets(each, generator))
+    return Aggregate(probability_of_improvement(a, b), over_runs, _over_datasets(each))
 
 
 def _better(a: Floats, b: Floats) -> Floats:
@@ -110,15 +119,23 @@ def _repeated(scores: Scores) -> bool:
     return all(len(runs) > 1 for runs in scores)
 
 
-def _redrawn(runs: Sequence[float], generator: np.random.Generator) -> Floats:
-    """(resamples, runs): the runs of a data set drawn anew, with replacement."""
+def _redrawn(runs: Sequence[float], generator: np.random.Generator, count: int) -> Floats:
+    """(count, runs): the runs of a data set drawn anew, with replacement."""
     sample = np.asarray(runs, dtype=np.float64)
-    return sample[generator.integers(0, len(sample), (RESAMPLES, len(sample)))]
+    return sample[generator.integers(0, len(sample), (count, len(sample)))]
 
 
-def _over_datasets(values: Floats, generator: np.random.Generator) -> tuple[float, float] | None:
+def _resamples(numbers: int) -> int:
+    return max(200, min(RESAMPLES, MOST_DRAWN // max(1, numbers)))
+
+
+def _over_datasets(values: Floats) -> tuple[float, float] | None:
     if len(values) < FEWEST_DATASETS:
         return None
+    if len(values) < FEWEST_FOR_BOOTSTRAP:
+        found = estimate(list(values))
+        return (float(found.low or 0.0), float(found.high or 0.0))
+    generator = np.random.default_rng(SEED)
     return _interval(values[generator.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1))
 
 

@@ -20,6 +20,9 @@ from headstart.compare.statistics.scores import ADDITIVE, Floats, Ints, Predicti
 PERMUTATIONS = 100_000
 RESCORED = 500
 """Permutations and resamples of a metric that is no sum over examples: each scores the whole split again."""
+RESCORED_CELLS = 400_000_000
+"""Numbers (images x classes) that these may score in all; larger tests make fewer draws, and say how many."""
+FEWEST_DRAWS = 50
 RESAMPLES = 10_000
 SEED = 20_190
 """Of every draw here: the same comparison gives the same numbers."""
@@ -39,7 +42,7 @@ class ExampleTest:
     """Two-sided permutation test: the arms' predictions are exchanged image by image."""
     draws: int
     mcnemar_p: float | None
-    """Exact, two-sided, where there is one pair of runs and one class per image."""
+    """Exact, two-sided, of accuracy where there is one pair of runs and one class per image."""
     only_arm: int | None
     """Images that the arm alone has right, summed over pairs; None where an image has several labels."""
     only_baseline: int | None
@@ -62,6 +65,7 @@ def test_examples(metric: str, pairs: Sequence[tuple[Predictions, Predictions]])
     else:
         found = _rescored(metric, pairs, generator)
     difference, low, high, p, draws = found
+    exact = metric == "accuracy_micro" and len(pairs) == 1  # of any other metric it would test another question
     return ExampleTest(
         images=len(np.unique(np.concatenate([arm.ids for arm, _ in pairs]))),
         difference=difference,
@@ -69,7 +73,7 @@ def test_examples(metric: str, pairs: Sequence[tuple[Predictions, Predictions]])
         high=high,
         p=p,
         draws=draws,
-        mcnemar_p=mcnemar(*only) if len(pairs) == 1 and only[0] is not None and only[1] is not None else None,
+        mcnemar_p=mcnemar(*only) if exact and only[0] is not None and only[1] is not None else None,
         only_arm=only[0],
         only_baseline=only[1],
     )
@@ -165,9 +169,11 @@ def _rescored(
     starts = np.cumsum([0, *(len(a.ids) for a, _ in pairs)])
     member = [places[begin:end] for begin, end in itertools.pairwise(starts)]
     observed = gap(pairs)
-    exchanged: Floats = np.zeros(RESCORED)
-    resampled: Floats = np.zeros(RESCORED)
-    for i in range(RESCORED):
+    cells = 4 * sum(a.targets.size if a.probabilities is None else a.probabilities.size for a, _ in pairs)
+    count = int(min(RESCORED, max(FEWEST_DRAWS, RESCORED_CELLS // max(1, cells))))
+    exchanged: Floats = np.zeros(count)
+    resampled: Floats = np.zeros(count)
+    for i in range(count):
         turned = generator.random(len(names)) < 0.5
         exchanged[i] = gap(
             [
@@ -179,7 +185,7 @@ def _rescored(
         drawn = [np.repeat(np.arange(len(own)), times[own]) for own in member]
         resampled[i] = gap([(a.take(rows), b.take(rows)) for (a, b), rows in zip(pairs, drawn, strict=True)])
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return observed, float(low), float(high), _share(exchanged, observed), RESCORED
+    return observed, float(low), float(high), _share(exchanged, observed), count
 
 
 def _share(drawn: Floats, observed: float) -> float:

@@ -29,9 +29,9 @@ class Superiority:
     probability: float
     low: float
     high: float
-    """95 % percentile bootstrap interval over pairs."""
+    """95 % percentile bootstrap interval over pairs; over splits, where several have several seeds."""
     verdict: str | None
-    """`meaningful`, `significant`, `not significant`; None below six pairs, where it would say nothing."""
+    """`meaningful`, `significant`, `not significant`; None below six of them, where it would say nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def compare_pairs(
         difference=difference,
         effect_size=difference.mean / spread if spread else None,
         cliffs_delta=cliffs_delta(a, b),
-        superiority=superiority(good),
+        superiority=superiority(averaged(good, clusters)),
         p=p,
         p_holm=None,
         verdict="not decided",
@@ -114,10 +114,13 @@ def decide(
 def _more_pairs(one: Paired, *, alpha: float) -> int | None:
     units, n = one.difference.units, one.difference.n
     spread = _unit_spread(one.difference)
-    if not spread or units < n:  # more seeds on the same splits would not do it
+    if not spread:
         return None
     needed = pairs_needed(abs(one.difference.mean) / spread, alpha=alpha)
-    return None if needed is None else max(1, needed - n)
+    per_unit = max(
+        1, round(n / units)
+    )  # more seeds on the same splits would not do it: more splits, as many on each
+    return None if needed is None else max(1, needed - units) * per_unit
 
 
 def _unit_spread(difference: Estimate) -> float | None:

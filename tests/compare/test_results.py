@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.compare.test_compare import ARMS, made, three_arms
 
 from headstart.cli import main
 from headstart.compare.comparison import Comparison, compare_results
@@ -12,6 +15,8 @@ from headstart.compare.formats import render
 from headstart.compare.sources import find_results
 from headstart.compare.summary import summarise
 from headstart.errors import RecordError
+from headstart.records.schema import RunRecord
+from headstart.records.store import write_record
 
 # published per-task accuracies of a ResNet-50 at 1,000 examples and in full (VTAB, results.csv), a part of its 19 tasks
 VTAB = """dataset,train_examples,arm,test/accuracy_micro
@@ -120,3 +125,77 @@ def test_a_table_that_is_not_text() -> None:
         find_results([Path("bad.csv")])
     with pytest.raises(RecordError, match=r"none\.csv: there is no such file"):
         find_results([Path("none.csv")])
+
+
+def test_several_backbones_each_have_their_own_baseline() -> None:
+    rows = [
+        f"{weights},{backbone},{seed},{value + add + seed / 99}"
+        for weights, add in (("scratch", 0.0), ("pretrained", 0.2))
+        for backbone, value in (("resnet18", 0.3), ("resnet50", 0.5 - add / 2))
+        for seed in range(3)
+    ]
+    comparison = table("weights,backbone,seed,test/accuracy_micro\n" + "\n".join(rows))
+    gains = {row.arm: round(row.gain.mean, 6) for row in comparison.rows if row.gain}
+    assert gains == {"weights=pretrained backbone=resnet18": 0.2, "weights=pretrained backbone=resnet50": 0.1}
+
+
+def test_scratch_is_found_beside_other_columns_and_a_frozen_one_is_a_control() -> None:
+    lines = ["arm,strategy,seed,test/accuracy_micro"]
+    lines += [f"{arm},{strategy},{s},{v + s * v / 99}" for arm, strategy, v in (("scratch", "full", 0.3), ("scratch", "linear_probe", 0.1), ("pretrained", "full", 0.6)) for s in range(3)]  # fmt: skip
+    scratch, control, mine = table("\n".join(lines)).rows
+    assert scratch.is_baseline
+    assert control.paired is not None
+    assert (control.paired.verdict, control.paired.p_holm) == ("control", None)
+    assert mine.paired is not None
+    assert mine.paired.verdict == "better"
+
+
+def test_an_arm_that_lacks_data_sets_takes_nothing_from_the_others() -> None:
+    text = VTAB + "Pets,1000,probe,0.5\n"
+    comparison = table(text)
+    assert {one.method for one in summarise(comparison)} == {"scratch", "pretrained"}
+    assert "not over data sets, for want of some: probe." in render(comparison, "table", width=200)
+
+
+BAD_FIELDS: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("config", "weights"), {}),
+    (("config", "schedule"), {}),
+    (("peak_memory",), None),
+    (("data", "class_counts"), "x"),
+    (("data", "sizes"), {"test": "x"}),
+    (("confusion",), None),
+    (("seed",), "0"),
+    (("started",), None),
+    (("seconds", "total"), "x"),
+    (("epochs",), "x"),
+    (("launched_by",), 5),
+    (("arm",), [1]),
+    (("metrics", "test/accuracy_micro"), "0.9"),
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), BAD_FIELDS, ids=lambda one: "-".join(one) if isinstance(one, tuple) else ""
+)
+def test_one_strange_record_is_named_and_left_out(
+    path: tuple[str, ...], value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for record in three_arms():
+        folder = Path("outputs/runs") / record.id
+        folder.mkdir(parents=True)
+        write_record(folder, record)
+    bad = folder / "run.json"
+    loaded = json.loads(bad.read_text())
+    node = loaded
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    bad.write_text(json.dumps(loaded))
+    assert main(["compare", "outputs", "--details"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"left out: {bad.resolve()}: has" in shown
+
+
+def test_a_metric_that_is_not_a_number_is_none() -> None:
+    record = made(ARMS[0], 0, float("nan")).to_dict()
+    assert RunRecord.from_dict(record).metrics["test/accuracy_micro"] is None
