@@ -19,6 +19,7 @@ from headstart.data.transforms import describe
 from headstart.environment import describe_determinism, describe_environment
 from headstart.errors import DataError, HeadstartError, RunPruned
 from headstart.preparation import Prepared
+from headstart.records.confusion import stored
 from headstart.records.schema import RunRecord
 from headstart.records.store import now, write_record
 from headstart.records.tables import PREDICTIONS, write_predictions
@@ -118,7 +119,7 @@ def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared
             "layout": "row = class, column = predicted"
             if facts.task == "multiclass"
             else "tn, fp, fn, tp per class",
-            "counts": confusion(fitted.scores, fitted.targets, task=facts.task),
+            **stored(confusion(fitted.scores, fitted.targets, task=facts.task)),
         }
         if prepared.config.trainer.pictures:
             _keep_pictures(folder, prepared, fitted.targets.long().numpy(), probabilities.numpy())

@@ -119,7 +119,7 @@ def test_what_a_sweep_says_of_its_runs_is_read(capsys: pytest.CaptureFixture[str
     chosen = Chosen(0, {"optimizer.lr": 0.1}, 0.5, "val/accuracy_micro", 12)
     from headstart.records.studies import Study
 
-    study = Study("one", "", "", {}, {"trainer": {}}, {"trainer": {}}, 12, (0,))
+    study = Study("one", "", "", {"optimizer.lr": [0.01, 0.1]}, {"trainer": {}}, {"trainer": {}}, 12, (0,))
     write_sweep(home, replace(sweep, studies=(study,), chosen={"one": chosen}))
     write_state(home, "a", JobState("completed", tuned.id))
     capsys.readouterr()
@@ -128,6 +128,8 @@ def test_what_a_sweep_says_of_its_runs_is_read(capsys: pytest.CaptureFixture[str
     assert main(["compare", str(outputs), "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["trials"] for row in rows] == [12, None, None]
+    assert main(["compare", str(outputs), "--details"]) == 0
+    assert "optimizer.lr=0.1 of [0.01,0.1]; 12 trials" in " ".join(capsys.readouterr().out.split())
 
 
 def test_another_baseline_by_label_digest_and_overrides() -> None:

@@ -13,6 +13,7 @@ from headstart.compare.rows import Row
 from headstart.compare.statistics.intervals import Estimate, averaged, estimate
 from headstart.compare.statistics.paired import ALPHA, holm, paired_p
 from headstart.compare.statistics.scores import Floats
+from headstart.records.confusion import counts_of
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,11 @@ def _same_classes(mine: Result, other: Result) -> bool:
 
 def _recalls(run: Result) -> Floats | None:
     """Share of each class's test images that are right; NaN for a class without any. None without counts."""
-    counts = run.record.confusion.get("counts") if run.record else None
-    try:
-        table = np.asarray(counts, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    if table.ndim != 2 or not table.size:
+    table = counts_of(run.record.confusion) if run.record else None
+    if table is None:
         return None
     several = run.task == "multilabel"
-    if not several and table.shape[0] != table.shape[1]:
+    if table.shape[1] != (4 if several else table.shape[0]):
         return None
     right = table[:, 3] if several else np.diag(table)
     total = table[:, 2] + table[:, 3] if several else table.sum(axis=1)

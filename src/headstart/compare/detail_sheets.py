@@ -247,14 +247,14 @@ def cost_sheet(comparison: Comparison) -> Sheet:
             count_words(row.trainable),
             f"{row.peak_memory / 2**20:,.0f} MiB" if row.peak_memory else "-",
             _number(row.drift, ".3f"),
-            str(row.trials) if row.trials else "-",
+            f"{row.searched}; {row.trials} trials" if row.trials else "-",
         )
         for row in comparison.rows
         if row.seconds is not None
     ]
     return Sheet(
         "Cost",
-        ("arm", "seconds", "GPU hours", "trainable", "peak memory", "CKA with the start", "tuning trials"),
+        ("arm", "seconds", "GPU hours", "trainable", "peak memory", "CKA with the start", "tuned"),
         tuple(rows),
         "Means over runs; memory is the largest. CKA: linear centred kernel alignment, debiased, of the "
         "final features with those at the start of training, 1 where nothing moved. Pretraining is not counted.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ class Result:
     """Keys that its sweep says are compared or tuned."""
     trials: int | None = None
     """With how many trials its tuned keys were found."""
-    tuned: Mapping[str, Any] = field(default_factory=dict)
+    searched: str = ""
+    """What that search chose, and of what."""
 
     @property
     def pair(self) -> PairKey:

@@ -47,6 +47,8 @@ class Row:
     """Debiased linear CKA of the final features with those at the start: 1 where nothing moved."""
     trials: int | None
     """With how many trials each tuned key was found."""
+    searched: str
+    """What its tuned keys were found to be, and of what."""
     improving: bool
     """Whether most of its runs were at their best in the last epoch of their budget."""
 
@@ -98,6 +100,7 @@ def row_of(arm: Arm, baseline: Arm | None, paired: Paired | None, metric: str, *
         peak_memory=max(memory) if memory else None,
         drift=sum(drifts) / len(drifts) if drifts else None,
         trials=arm.example.trials,
+        searched=arm.example.searched,
         improving=bool(last) and sum(last) * 2 > len(last),
     )
 
@@ -159,5 +162,6 @@ def flat_row(row: Row, metric: str) -> dict[str, Any]:
         "peak_memory": row.peak_memory,
         "drift": row.drift,
         "trials": row.trials,
+        "searched": row.searched,
         "still_improving": row.improving,
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from headstart.compare.results import Result, result_of_run
 from headstart.compare.wandb_results import PREFIX, read_wandb_results
 from headstart.errors import RecordError
 from headstart.records.store import find_runs
+from headstart.records.studies import overrides_of
 from headstart.records.sweeps import SWEEP, read_sweep, states_of
 
 
@@ -22,7 +24,7 @@ class _Said:
 
     declared: set[str] = field(default_factory=set)
     trials: int | None = None
-    tuned: dict[str, Any] = field(default_factory=dict)
+    searched: str = ""
     name: str = ""
 
 
@@ -52,7 +54,7 @@ def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[l
                     result_of_run(folder, record),
                     declared=frozenset(about.declared),
                     trials=about.trials,
-                    tuned=about.tuned,
+                    searched=about.searched,
                     job_name=about.name,
                 )
             )
@@ -75,6 +77,7 @@ def _said_by_sweeps(paths: Sequence[Path], runs: Sequence[tuple[Path, str | None
         with suppress(RecordError):  # the runs are what counts
             sweep_file = read_sweep(home)
             keys = {*sweep_file.compared, *sweep_file.tuned}
+            spaces = {study.id: study.space for study in sweep_file.studies}
             names = set(members.get(home, ()))
             if home in sweeps or sweep_file.studies or any(job.name for job in sweep_file.jobs):
                 states = states_of(home, sweep_file.jobs)
@@ -87,7 +90,15 @@ def _said_by_sweeps(paths: Sequence[Path], runs: Sequence[tuple[Path, str | None
                     about.name = about.name or job.name
                     chosen = sweep_file.chosen.get(job.study or "")
                     if chosen:
-                        about.trials, about.tuned = chosen.trials, dict(job.tuned)
+                        about.trials = chosen.trials
+                        about.searched = _searched(job.tuned, spaces.get(job.study or "", {}))
             for name in names:
                 found.setdefault(name, _Said()).declared |= keys
     return found
+
+
+def _searched(tuned: Mapping[str, Any], space: Mapping[str, Any]) -> str:
+    """`optimizer.lr=0.01 of [0.001,0.01,0.1]`."""
+    words = overrides_of(tuned)
+    of = [json.dumps(space.get(key)).replace('"', "").replace(" ", "") for key in tuned]
+    return "; ".join(f"{word} of {found}" for word, found in zip(words, of, strict=True))

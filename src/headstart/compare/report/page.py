@@ -36,6 +36,7 @@ from headstart.compare.transfer import read_curves
 from headstart.compare.verdicts import headline
 from headstart.errors import ConfigError
 from headstart.records.atomic import write_text
+from headstart.records.confusion import counts_of
 
 MOST_GAINS = 24
 MOST_SETTINGS = 6
@@ -158,14 +159,11 @@ def _matrices(comparison: Comparison) -> Iterator[Figure]:
     for words, rows in _settings(comparison)[:2]:
         for row in _shown(comparison, rows, MOST_MATRICES):
             records = [run.record for run in comparison.arms_by_key[row.key].runs if run.record]
-            tables = [table for record in records if (table := record.confusion.get("counts"))]
+            tables = [table for record in records if (table := counts_of(record.confusion)) is not None]
             names = [str(name) for name in records[0].data.get("class_names") or []] if records else []
-            if not tables or not 2 <= len(names) <= MOST_CLASSES:
+            if not tables or not 2 <= len(names) <= MOST_CLASSES or len({table.shape for table in tables}) > 1:
                 continue
-            try:
-                counts = np.sum([np.asarray(table, dtype=np.float64) for table in tables], axis=0)
-            except ValueError:
-                continue
+            counts = np.sum(tables, axis=0)
             if counts.shape == (len(names), len(names)):
                 yield confusion_figure(f"{row.arm} on {words}", counts, names)
 
