@@ -10,17 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 
 from headstart.compare.comparison import Comparison, compare_results
 from headstart.compare.formats import render
 from headstart.compare.picture import draw
 from headstart.compare.results import result_of_run
-from headstart.compare.statistics.intervals import estimate
 from headstart.config.compose import compose
 from headstart.config.identity import arm_hash
 from headstart.config.plain import to_plain
@@ -67,21 +63,6 @@ def compare_runs(records: list[RunRecord], **options: Any) -> Comparison:
 def three_arms(seeds: int = 3) -> list[RunRecord]:
     values = {ARMS[0]: (0.9, 0.94, 0.92), ARMS[1]: (0.8, 0.83, 0.85), ARMS[2]: (0.7, 0.76, 0.73)}
     return [made(arm, seed, values[arm][seed]) for arm in ARMS for seed in range(seeds)]
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=30))
-def test_intervals_are_scipys(values: list[float]) -> None:
-    got = estimate(values)
-    assert got.mean == pytest.approx(np.mean(values))
-    if np.std(values) > 1e-9:
-        low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
-        assert (got.low, got.high) == pytest.approx((low, high))
-
-
-def test_one_value_has_no_interval() -> None:
-    got = estimate([0.5])
-    assert (got.mean, got.std, got.low, got.high) == (0.5, None, None, None)
 
 
 def test_gains_are_paired_by_seed() -> None:

@@ -196,6 +196,22 @@ def test_one_strange_record_is_named_and_left_out(
     assert f"left out: {bad.resolve()}: has" in shown
 
 
+def test_many_damaged_records_are_counted() -> None:
+    for i in range(9):
+        folder = Path(f"outputs/runs/r{i}")
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{")
+    with pytest.raises(RecordError, match=r"no record can be read: .*run\.json: is damaged"):
+        find_results([Path("outputs")])
+    good = made(ARMS[0], 0, 0.5)
+    Path("outputs/runs/good").mkdir()
+    write_record(Path("outputs/runs/good"), good)
+    results, notes = find_results([Path("outputs")])
+    assert len(results) == 1
+    assert len(notes) == 6
+    assert notes[-1] == "left out: 4 more records that cannot be read."
+
+
 def test_a_metric_that_is_not_a_number_is_none() -> None:
     record = made(ARMS[0], 0, float("nan")).to_dict()
     assert RunRecord.from_dict(record).metrics["test/accuracy_micro"] is None

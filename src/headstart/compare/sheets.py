@@ -21,12 +21,13 @@ class Sheet:
 def arms_sheet(comparison: Comparison) -> Sheet:
     """A row per arm: value, gain, what that decides, cost."""
     against = "scratch" if comparison.baseline == "training from scratch" else "baseline"
-    header = ["arm", "n", comparison.metric, f"gain over {against}", "verdict", "trainable", "seconds"]
+    header = ["arm", "n", comparison.metric, "std", f"gain over {against}", "verdict", "trainable", "seconds"]
     cells = [
         [
             row.arm,
             str(row.n) + (f" (+{row.failed} failed)" if row.failed else ""),
             unsigned(row.value) if row.value else "-",
+            f"{row.value.std:.3f}" if row.value and row.value.std is not None else "-",
             signed(row.gain) if row.gain else "-",
             verdict_of(row),
             count_words(row.trainable),

@@ -17,6 +17,9 @@ from headstart.records.store import find_runs
 from headstart.records.studies import overrides_of
 from headstart.records.sweeps import SWEEP, read_sweep, states_of
 
+MOST_NAMED = 5
+"""Damaged records that are named one by one; the rest is counted."""
+
 
 @dataclass
 class _Said:
@@ -58,9 +61,11 @@ def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[l
                     job_name=about.name,
                 )
             )
-        notes += [f"left out: {line}" for line in damaged]
+        notes += [f"left out: {line}" for line in damaged[:MOST_NAMED]]
+        if len(damaged) > MOST_NAMED:
+            notes.append(f"left out: {len(damaged) - MOST_NAMED} more records that cannot be read.")
     if not results and notes:
-        raise RecordError(f"no record can be read: {notes[0]}")
+        raise RecordError(f"no record can be read: {notes[0].removeprefix('left out: ')}")
     return results, notes
 
 
