@@ -28,7 +28,7 @@ def verdict_of(row: Row) -> str:
     if paired.difference.n == 1:
         return "not decided: one pair"
     if paired.more is not None:
-        return f"not decided: about {paired.more:,} more pair{'s' * (paired.more != 1)} would"
+        return f"not decided (~{paired.more:,} more)"
     if paired.effect_size is None and paired.difference.mean == 0:
         return "not decided: equal"
     return "not decided"
@@ -55,14 +55,21 @@ def headline(comparison: Comparison, summaries: Sequence[MethodSummary] = ()) ->
         lines.append(f"{len(worse) - _MOST_NAMED} further arms are worse.")
     if open_ and not summaries:
         for row in open_[:_MOST_NAMED]:
-            said = verdict_of(row).removeprefix("not decided").lstrip(": ")
-            lines.append(f"Not decided: {row.arm}, {_gain(row)}{'; ' + said if said else ''}.")
+            lines.append(f"Not decided: {row.arm}, {_gain(row)}{_more(row)}.")
         if len(open_) > _MOST_NAMED:
             lines.append(f"{len(open_) - _MOST_NAMED} further arms are not decided.")
     for one in summaries:
         if one.gain is not None:
             lines.append(_of_summary(one, against))
     return lines
+
+
+def _more(row: Row) -> str:
+    more = row.paired.more if row.paired else None
+    if more is None:
+        said = verdict_of(row).removeprefix("not decided").lstrip(": ")
+        return f"; {said}" if said else ""
+    return f"; about {more:,} more pair{'s' * (more != 1)} would"
 
 
 def _first(rows: Sequence[Row], comparison: Comparison) -> list[Row]:
