@@ -191,6 +191,7 @@ def test_formats() -> None:
     assert "+0.190 [+0.165, +0.215]" in table
     assert "1.5 M" in table
     assert "majority class 0.600" in table
+    assert "Tested once per run, with the weights of the last step." in table  # these records name no monitor
     loaded = json.loads(render(comparison, "json"))
     assert loaded["rows"][0]["gain"]["mean"] == pytest.approx(0.19)
     rows = list(csv.DictReader(io.StringIO(render(comparison, "csv"))))

@@ -83,6 +83,8 @@ def footer(comparison: Comparison, summaries: Sequence[MethodSummary]) -> list[s
     lines = [*headline(comparison, summaries), ""]
     lines += references_words(comparison)
     lines.append(interval_words(comparison))
+    if selection := selection_words(comparison):
+        lines.append(selection)
     if comparison.unequal:
         keys = dict.fromkeys(one.key for one in comparison.unequal)
         lines.append(
@@ -110,6 +112,21 @@ def references_words(comparison: Comparison) -> list[str]:
 
 def _values(found: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+
+
+def selection_words(comparison: Comparison) -> str:
+    """Which weights were tested, and what chose them; empty for rows of a table, and for validation metrics."""
+    found = {
+        f"the best epoch by {run.record.best['monitor']}"
+        if run.config["trainer"].get("checkpoint") == "best" and run.record.best.get("monitor")
+        else "the last step"
+        for arm in comparison.arms_by_key.values()
+        for run in arm.runs
+        if run.record
+    }
+    if not found or not comparison.metric.startswith("test/"):
+        return ""
+    return f"Tested once per run, with the weights of {' or '.join(sorted(found))}."
 
 
 def interval_words(comparison: Comparison) -> str:

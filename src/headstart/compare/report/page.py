@@ -18,7 +18,7 @@ from headstart.compare.comparison import Comparison
 from headstart.compare.detail_sheets import detail_sheets
 from headstart.compare.details import Details
 from headstart.compare.differences import Differences, differences
-from headstart.compare.formats import interval_words, references_words
+from headstart.compare.formats import interval_words, references_words, selection_words
 from headstart.compare.report.examples import ClassExamples, class_examples
 from headstart.compare.report.figures import (
     MOST_CLASSES,
@@ -95,7 +95,7 @@ def render_page(comparison: Comparison, details: Details) -> str:
         differences=[found for row in comparison.rows if (found := _differences(comparison, row))],
         runs=runs,
         failures=[run for run in runs if run.status not in ("completed", "running")],
-        monitors=_monitors(comparison),
+        selection=selection_words(comparison),
         key=legend_marker,
     )
     return page
@@ -204,16 +204,3 @@ def _run_lines(comparison: Comparison) -> Iterator[RunLine]:
                 seconds="-" if seconds is None else f"{seconds:.1f}",
                 error=error[-1][:300] if error else "",
             )
-
-
-def _monitors(comparison: Comparison) -> str:
-    """What chose the weights that were tested."""
-    found = {
-        f"the best epoch by {run.record.best['monitor']}"
-        if run.config["trainer"].get("checkpoint") == "best" and run.record.best.get("monitor")
-        else "the last step"
-        for arm in comparison.arms_by_key.values()
-        for run in arm.runs
-        if run.record
-    }
-    return " or ".join(sorted(found))
