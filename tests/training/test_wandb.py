@@ -131,7 +131,8 @@ def test_online_offline_sync_compare_and_dashboard(server: FakeWandb) -> None:
     assert probe.config["arm"] == "strategy=linear_probe"
 
 
-@pytest.mark.parametrize("fault", ["401", pytest.param("500", marks=pytest.mark.slow), pytest.param("hang", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["401", "500", "hang"])
 def test_a_server_that_is_no_help_from_the_start(server: FakeWandb, fault: str) -> None:
     """The run completes, nothing is lost, and a later sync sends it."""
     server.faults["*"] = fault
