@@ -145,6 +145,7 @@ def test_a_stopped_sweep_marks_what_was_running_and_keeps_its_checkpoint(how: in
     assert (run / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow  # the queue's own tests hold it with smaller jobs
 def test_a_killed_job_fails_alone_and_is_tried_again() -> None:
     process = start("seed=0", "trainer.max_epochs=12", "launcher.retries=1")
     run = wait_for_training()

@@ -134,7 +134,7 @@ def peak(lr: float, epoch: int) -> float:
     return epoch - abs(math.log10(lr) + 2)
 
 
-@pytest.mark.parametrize("after_epochs", [1, 3])
+@pytest.mark.parametrize("after_epochs", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_median_rule_stops_as_computed_by_hand(tmp_path: Path, after_epochs: int) -> None:
     search = RandomConfig(pruner="median", prune_after_trials=3, prune_after_epochs=after_epochs)
     had = run_all(opened(tmp_path, search, space=LR, trials=15), peak)

@@ -100,7 +100,7 @@ def check(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, stops: Iterable[in
     ("stops", "more"),
     [
         pytest.param((5, 6), STRATEGIES["gradual"][0], id="gradual: before, at and after an unfreezing"),
-        pytest.param((7,), ("strategy=lp_ft", "schedule=one_cycle"), id="lp_ft: its schedule restarts"),
+        pytest.param((7,), ("strategy=lp_ft", "schedule=one_cycle"), id="lp_ft: its schedule restarts", marks=SLOW),
         pytest.param((7, 9), REFREEZING, id="phases: a group is frozen again", marks=SLOW),
         pytest.param(
             (10,), (*REFREEZING, "optimizer=sgd"), id="phases: momentum of a group frozen again", marks=SLOW
