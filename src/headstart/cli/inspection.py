@@ -102,5 +102,8 @@ def _draw_cams(run: Path, images: list[Path], target: str | None, path: Path) ->
         heat = grad_cam(predictor.model, tensor.to(predictor.device), target=chosen).double().numpy()
         seen = predictor.seen(image)
         words = (image.name, f"{predictor.class_names[chosen]} {float(row[chosen]):.2f}")
-        tiles += [Tile(seen, words), Tile(seen, ("", "where it looks"), heat)]
+        tiles += [
+            Tile(seen, words),
+            Tile(seen, ("", "where it looks" if heat.any() else "nothing speaks for it"), heat),
+        ]
     draw_sheet(tiles, path, title=f"Grad-CAM, {predictor.record.id}")

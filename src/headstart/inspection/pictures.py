@@ -77,7 +77,7 @@ def draw_calibration(found: Calibration, path: Path, *, title: str) -> None:
     check_picture(path)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 4.8), layout="constrained")
+    figure = Figure(figsize=(5.4, 5.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
     upper.plot([0, 1], [0, 1], color="#9aa5b1", linewidth=1, linestyle=":")
     for sure, right in zip(found.confidence, found.accuracy, strict=True):
@@ -94,6 +94,6 @@ def draw_calibration(found: Calibration, path: Path, *, title: str) -> None:
         axes.grid(color="#e4e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
     figure.suptitle(
-        f"{title}: expected calibration error {found.ece:.3f}", fontsize=9, color=_INK, parse_math=False
+        f"{title}\nexpected calibration error {found.ece:.3f}", fontsize=8, color=_INK, parse_math=False
     )
     write_picture(figure, path)
