@@ -22,7 +22,7 @@ from headstart.config.schema.root import Config
 from headstart.environment import peak_memory, process_alive
 from headstart.errors import ConfigError, DataError, RecordError
 from headstart.preparation import Prepared, prepare
-from headstart.recording import complete, describe_run, fail, key_of, words_of
+from headstart.recording import arm_of, complete, describe_run, fail, key_of, words_of
 from headstart.records.atomic import write_text
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, new_run_folder, now, read_record, write_record
@@ -110,7 +110,7 @@ def _train(
                 folder=folder,
                 name=record.id,
                 group=record.launched_by,
-                arm=f"{config.backbone.name.partition('.')[0]} {config.weights.source} {config.strategy.name}",
+                arm=arm_of(config),
                 config_plain=record.config,
                 about=record.logger,
             )

@@ -38,6 +38,11 @@ def words_of(config: Config) -> list[str]:
     return [architecture, config.weights.source, config.strategy.name, config.data.source, f"s{config.seed}"]
 
 
+def arm_of(config: Config) -> str:
+    """What a run is, in a few words: backbone, weights and strategy."""
+    return " ".join(words_of(config)[:3])
+
+
 def key_of(prepared: Prepared) -> str:
     """The job key of a run."""
     sha256 = prepared.weights.sha256 if prepared.weights else ""

@@ -117,6 +117,7 @@ def log_again(folder: Path, record: RunRecord) -> Path | None:
 
     What it holds of single steps and of the machine's load is not there again.
     """
+    from headstart.recording import arm_of
     from headstart.training.wandb_logger import WandbLogger
 
     config = read_config(folder / CONFIG)
@@ -127,7 +128,7 @@ def log_again(folder: Path, record: RunRecord) -> Path | None:
         folder=folder,
         name=record.id,
         group=record.launched_by,
-        arm=f"{config.backbone.name.partition('.')[0]} {config.weights.source} {config.strategy.name}",
+        arm=arm_of(config),
         plain=record.config,
         about={"wandb_id": record.logger["wandb_id"]},
         offline=True,
@@ -152,7 +153,7 @@ def _send(log: Path, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-def _address_of(record: RunRecord, said: str) -> str | None:
+def _address_of(record: RunRecord, said: str) -> str:
     """`entity/project/id` by what `sync` said, by the record's address, or by its config."""
     match = _ADDRESS.search(said) or _ADDRESS.search(str(record.logger.get("wandb_url") or ""))
     id = str(record.logger["wandb_id"])
@@ -163,12 +164,10 @@ def _address_of(record: RunRecord, said: str) -> str | None:
     return f"{options['entity']}/{project}/{id}" if options.get("entity") else f"{project}/{id}"
 
 
-def _is_whole(record: RunRecord, address: str | None) -> bool:
+def _is_whole(record: RunRecord, address: str) -> bool:
     """Whether W&B has the run with its record and its files."""
     import wandb
 
-    if address is None:
-        return False
     try:
         run = wandb.Api(timeout=20).run(address)
         if run.summary.get("run_id") != record.id or run.summary.get("status") != record.status:

@@ -269,7 +269,9 @@ def test_a_thousand_runs_in_three_seconds_without_torch() -> None:
 def test_against_another_baseline_worse_is_no_negative_transfer() -> None:
     runs = three_arms()
     comparison = compare_runs(runs, baseline=" ".join(ARMS[0]))
-    assert comparison.rows[2].is_negative_transfer
+    assert comparison.rows[2].paired is not None
+    assert comparison.rows[2].paired.verdict == "worse"
+    assert not comparison.rows[2].is_negative_transfer
     shown = render(comparison, "table", width=160)
     assert "worse" in shown
     assert "egative transfer" not in shown

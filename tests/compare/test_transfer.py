@@ -76,7 +76,7 @@ def test_start_speed_and_whole_of_training() -> None:
         }
     )
     comparison = compare_runs(records)
-    (found,) = along_training(comparison, curves=curves)
+    (found,) = along_training(comparison, curves)
     assert found.jumpstart is not None
     assert (found.jumpstart.n, found.jumpstart.mean) == (2, pytest.approx(0.4))
     assert found.jumpstart_step == 10
@@ -173,6 +173,11 @@ def test_per_class_gains_and_negative_transfer() -> None:
     assert class_gains(comparison, comparison.rows[1]) == []
     shown = render(comparison, "md", details=details_of(comparison))
     assert "negative transfer" in shown
+    against = compare_runs(records, baseline="weights=scratch strategy=full")
+    assert "negative transfer" in render(against, "md", details=details_of(against))
+    turned = compare_runs(records, baseline=" ".join(ARMS[0]))
+    assert class_gains(turned, turned.rows[2])[0].flag.startswith("worse")
+    assert "negative transfer" not in render(turned, "md", details=details_of(turned))
     # overall too, where the arm is worse beyond doubt
     for record in records:
         record.metrics = {"test/accuracy_micro": 1 - (record.metrics["test/accuracy_micro"] or 0)}

@@ -97,9 +97,7 @@ def _has(arm: Arm, word: str) -> bool:
         return False
     node: Any = arm.example.config.get("row", {}).get(key)
     if node is None:
-        node = arm.example.config
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, dict) else None
+        node = _value(arm, key)
     if isinstance(node, dict):  # a group: its kind
         node = node.get("source", node.get("name"))
     text = node if isinstance(node, str) else json.dumps(node).replace(" ", "")

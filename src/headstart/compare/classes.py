@@ -28,16 +28,26 @@ class ClassGain:
     gain: Estimate
     p_holm: float | None
     """Of the paired t test, corrected over the classes of this arm."""
+    from_scratch: bool
+    """Whether the baseline is training from scratch."""
 
     @property
     def is_negative(self) -> bool:
-        """Negative transfer: the interval lies below zero. One class in forty does so by chance."""
+        """Whether the interval lies below zero. One class in forty does so by chance."""
         return self.gain.excludes_zero and self.gain.mean < 0
 
     @property
     def is_sure(self) -> bool:
         """Whether that holds after the correction over classes."""
         return self.p_holm is not None and self.p_holm <= ALPHA
+
+    @property
+    def flag(self) -> str:
+        """What is said of a class that is worse: `negative transfer` where the baseline is scratch; else empty."""
+        if not self.is_negative:
+            return ""
+        words = "negative transfer" if self.from_scratch else "worse"
+        return words if self.is_sure else f"{words} (not after Holm's correction)"
 
 
 def class_gains(comparison: Comparison, row: Row) -> list[ClassGain]:
@@ -68,7 +78,7 @@ def class_gains(comparison: Comparison, row: Row) -> list[ClassGain]:
     tested = [place for place, one in enumerate(found) if one[-1] is not None]
     corrected = dict(zip(tested, holm([found[place][-1] for place in tested]), strict=True))
     return [
-        ClassGain(name, images, a, b, estimate(list(gaps), own), corrected.get(place))
+        ClassGain(name, images, a, b, estimate(list(gaps), own), corrected.get(place), row.from_scratch)
         for place, (name, images, a, b, gaps, own, _) in enumerate(found)
     ]
 

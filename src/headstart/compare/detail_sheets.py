@@ -196,9 +196,6 @@ def classes_sheet(details: Details) -> Sheet:
         shown = changed_most(gains, MOST_CLASSES)
         shown += [gain for gain in gains if gain.is_negative and gain not in shown]
         for gain in sorted(shown, key=lambda gain: -gain.gain.mean):
-            flag = "-"
-            if gain.is_negative:
-                flag = "negative transfer" + ("" if gain.is_sure else " (not after Holm)")
             rows.append(
                 (
                     arm,
@@ -207,7 +204,7 @@ def classes_sheet(details: Details) -> Sheet:
                     f"{gain.recall:.3f}",
                     f"{gain.baseline_recall:.3f}",
                     signed(gain.gain),
-                    flag,
+                    gain.flag or "-",
                 )
             )
     return Sheet(

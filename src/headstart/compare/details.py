@@ -11,6 +11,7 @@ import numpy as np
 
 from headstart.compare.classes import ClassGain, class_gains
 from headstart.compare.comparison import Comparison
+from headstart.compare.curves import Curve
 from headstart.compare.labels import LabelEfficiency, label_efficiency
 from headstart.compare.rankings import Ranking, rankings
 from headstart.compare.results import Result
@@ -18,7 +19,7 @@ from headstart.compare.rows import Row
 from headstart.compare.statistics.examples import ExampleTest, test_examples
 from headstart.compare.statistics.scores import ADDITIVE, FROM_PREDICTED, Predictions
 from headstart.compare.summary import MethodSummary, summarise
-from headstart.compare.transfer import Along, along_training
+from headstart.compare.transfer import Along, along_training, read_curves
 from headstart.errors import RecordError
 from headstart.records.tables import PREDICTIONS, read_predictions
 
@@ -38,6 +39,8 @@ class Details:
     labels: list[LabelEfficiency]
     summaries: list[MethodSummary]
     rankings: list[Ranking]
+    curves: dict[str, Curve | None]
+    """By run id."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -61,13 +64,15 @@ def details_of(comparison: Comparison) -> Details:
     tested = paired[: MOST_TESTED if additive else MOST_RESCORED]
     tests = {row.arm: test for row in tested if (test := example_test(comparison, row)) is not None}
     gains = {row.arm: found for row in paired if (found := class_gains(comparison, row))}
+    curves = read_curves(comparison)
     return Details(
         examples=tests,
-        along=along_training(comparison),
+        along=along_training(comparison, curves),
         classes=gains,
         labels=label_efficiency(comparison),
         summaries=summarise(comparison),
         rankings=rankings(comparison),
+        curves=curves,
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from headstart.compare.arms import Arm
-from headstart.compare.fairness import COMPARED, TUNED, unequal
+from headstart.compare.fairness import COMPARED, TUNED, unequal, value_words
 
 _SHOWN_NOWHERE = ("logger", "output_dir", "seed")
 
@@ -40,7 +39,7 @@ def differences(arm: Arm, baseline: Arm) -> Differences | None:
             kind = "compared"
         elif group in TUNED:
             kind = "tuned"
-        rows.append((key, _text(mine.get(key)), _text(other.get(key)), kind))
+        rows.append((key, value_words(mine.get(key)), value_words(other.get(key)), kind))
     return Differences(arm.label, tuple(rows)) if rows else None
 
 
@@ -52,7 +51,3 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _text(value: Any) -> str:
-    return "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

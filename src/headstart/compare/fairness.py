@@ -44,7 +44,7 @@ def unequal(arm: Arm, baseline: Arm) -> list[Unequal]:
     as built; the split of each pair; the number of images; the number of trials that tuned either.
     """
     return [
-        Unequal(arm.label, baseline.label, key, _text(mine), _text(other))
+        Unequal(arm.label, baseline.label, key, value_words(mine), value_words(other))
         for key, mine, other in _differences(arm, baseline)
     ]
 
@@ -102,5 +102,6 @@ def _config_differences(arm: Arm, baseline: Arm) -> Iterator[tuple[str, Any, Any
                 yield key, mine.get(name), other.get(name)
 
 
-def _text(value: Any) -> str:
+def value_words(value: Any) -> str:
+    """A config value as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

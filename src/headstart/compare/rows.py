@@ -60,7 +60,7 @@ class Row:
     @property
     def is_negative_transfer(self) -> bool:
         """Whether it is worse than its baseline beyond doubt; where that is training from scratch."""
-        return self.paired is not None and self.paired.verdict == "worse"
+        return self.from_scratch and self.paired is not None and self.paired.verdict == "worse"
 
 
 def row_of(arm: Arm, baseline: Arm | None, paired: Paired | None, metric: str, *, is_baseline: bool) -> Row:

@@ -35,8 +35,7 @@ def find_results(paths: Sequence[Path], *, metric: str | None = None) -> tuple[l
     """All results that `paths` stand for, each once, and a line for each record that cannot be read.
 
     A path is a run, a sweep (without the trials of its search), a folder above runs, a CSV file, or
-    `wandb:entity/project[/group]`. Raises
-    RecordError where a path has no results at all.
+    `wandb:entity/project[/group]`. Raises RecordError where a path has no results at all.
     """
     tables = [path for path in paths if path.suffix.lower() == ".csv"]
     addresses = [str(path) for path in paths if str(path).startswith(PREFIX)]

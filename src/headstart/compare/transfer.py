@@ -61,10 +61,9 @@ class Along:
     """The same for values from low to high: an arbitrary threshold decides nothing, so several are swept."""
 
 
-def along_training(comparison: Comparison, *, curves: Mapping[str, Curve | None] | None = None) -> list[Along]:
-    """Measures of each arm that has a baseline and curves; `curves`, by run id, are read where not given."""
-    known = dict(curves) if curves is not None else read_curves(comparison)
-    return [one for row in comparison.rows if (one := _along(comparison, row, known)) is not None]
+def along_training(comparison: Comparison, curves: Mapping[str, Curve | None]) -> list[Along]:
+    """Measures of each arm that has a baseline and curves; `curves` are by run id."""
+    return [one for row in comparison.rows if (one := _along(comparison, row, curves)) is not None]
 
 
 def read_curves(comparison: Comparison) -> dict[str, Curve | None]:

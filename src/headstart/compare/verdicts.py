@@ -22,7 +22,7 @@ def verdict_of(row: Row) -> str:
     if paired.verdict == "control":
         return "control: random features"
     if paired.verdict == "worse":
-        return "worse: negative transfer" if row.from_scratch else "worse"
+        return "worse: negative transfer" if row.is_negative_transfer else "worse"
     if paired.verdict == "better":
         return "better"
     if paired.difference.n == 1:
@@ -38,7 +38,7 @@ def headline(comparison: Comparison, summaries: Sequence[MethodSummary] = ()) ->
     """The answer in sentences, the most important first."""
     judged = [row for row in comparison.rows if row.paired is not None]
     better = [row for row in judged if row.paired and row.paired.verdict == "better"]
-    worse = [row for row in judged if row.is_negative_transfer]
+    worse = [row for row in judged if row.paired and row.paired.verdict == "worse"]
     open_ = [row for row in judged if row.paired and row.paired.verdict == "not decided"]
     against = comparison.baseline
     lines = []
@@ -49,7 +49,7 @@ def headline(comparison: Comparison, summaries: Sequence[MethodSummary] = ()) ->
     if len(better) > _MOST_NAMED:
         lines.append(f"{len(better) - _MOST_NAMED} further arms are better too.")
     for row in _first(worse, comparison):
-        words = "Negative transfer: " if row.from_scratch else ""
+        words = "Negative transfer: " if row.is_negative_transfer else ""
         lines.append(f"{words}{row.arm} is worse than {against}: {_gain(row)}.")
     if len(worse) > _MOST_NAMED:
         lines.append(f"{len(worse) - _MOST_NAMED} further arms are worse.")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import RecordError
+from headstart.records.mistakes import misses
 from headstart.records.schema import RunRecord
 from headstart.records.store import read_record
 from headstart.records.tables import PREDICTIONS, read_predictions
@@ -89,28 +90,20 @@ def read_tested(folder: Path) -> Tested:
 
 def worst_mistakes(tested: Tested, count: int) -> list[Mistake]:
     """The mistakes whose target the model thought least likely, the worst first."""
-    rows = np.arange(len(tested.ids))
     names, p = tested.class_names, tested.probabilities
-    if tested.several:
-        right = np.where(tested.targets == 1, p, 1 - p)
-        label = right.argmin(axis=1)
-        of_target = right.min(axis=1)
-        wrong = ((p > 0.5) != (tested.targets == 1)).any(axis=1)
-        said = [f"{'not ' if tested.targets[i, k] else ''}{names[k]}" for i, k in zip(rows, label, strict=True)]
-        true = [f"{'' if tested.targets[i, k] else 'not '}{names[k]}" for i, k in zip(rows, label, strict=True)]
-        sure = 1 - of_target
-    else:
-        top = p.argmax(axis=1)
-        of_target, sure, wrong = p[rows, tested.targets], p.max(axis=1), top != tested.targets
-        said, true = [names[k] for k in top], [names[k] for k in tested.targets]
-    order = rows[wrong][np.argsort(of_target[wrong], kind="stable")][:count]
-    return [
-        Mistake(
-            str(tested.ids[i]), true[i], said[i], float(sure[i]), float(of_target[i]),
-            tested.pictures.get(str(tested.ids[i])),
-        )
-        for i in order
-    ]  # fmt: skip
+    found = misses(tested.targets, p)
+    mistakes = []
+    for i in found.places[:count]:
+        name, of_target = names[found.label[i]], float(found.of_target[i])
+        if tested.several:
+            there = bool(tested.targets[i, found.label[i]])
+            true, said = (name, f"not {name}") if there else (f"not {name}", name)
+            sure = 1 - of_target
+        else:
+            true, said, sure = name, names[int(p[i].argmax())], float(p[i].max())
+        id = str(tested.ids[i])
+        mistakes.append(Mistake(id, true, said, sure, of_target, tested.pictures.get(id)))
+    return mistakes
 
 
 def confused_pairs(tested: Tested, count: int) -> list[Confusion]:

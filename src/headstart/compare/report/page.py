@@ -32,7 +32,6 @@ from headstart.compare.report.figures import (
 from headstart.compare.report.plot import SERIES, legend_marker
 from headstart.compare.rows import Row
 from headstart.compare.sheets import arms_sheet
-from headstart.compare.transfer import read_curves
 from headstart.compare.verdicts import headline
 from headstart.errors import ConfigError
 from headstart.records.atomic import write_text
@@ -132,13 +131,12 @@ def _figures(comparison: Comparison, details: Details) -> Iterator[Figure]:
     gains = gains_figure(comparison, ranked[:MOST_GAINS])
     if gains:
         yield gains
-    curves = read_curves(comparison)
     settings = _settings(comparison)
     several = len(settings) > 1
     for words, rows in settings:
         shown = _shown(comparison, rows)
         on = f" on {words}" if several else ""
-        figure = curves_figure(comparison, shown, curves, title=f"Learning curves{on}")
+        figure = curves_figure(comparison, shown, details.curves, title=f"Learning curves{on}")
         if figure:
             yield figure
     by_dataset: dict[str, list[Any]] = {}

@@ -117,9 +117,7 @@ def _more_pairs(one: Paired, *, alpha: float) -> int | None:
     if not spread:
         return None
     needed = pairs_needed(abs(one.difference.mean) / spread, alpha=alpha)
-    per_unit = max(
-        1, round(n / units)
-    )  # more seeds on the same splits would not do it: more splits, as many on each
+    per_unit = max(1, round(n / units))  # more seeds on the same splits would not do: more splits, as many on each
     return None if needed is None else max(1, needed - units) * per_unit
 
 
