@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ for name in ("WANDB_API_KEY", "WANDB_MODE", "HEADSTART_OUTPUTS", "HEADSTART_CACH
 import pytest
 import torch
 
-from headstart.config.compose import compose
+import headstart.experiment  # noqa: F401 - before the freeze below
+from headstart.config.compose import configs
 from headstart.config.schema.root import Config
 from headstart.records.schema import RunRecord
+from headstart.sweep.composer import Composer
 
 TINY = (
     "backbone.name=test_resnet",
@@ -45,6 +48,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs --slow"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there now stays: a run collects garbage at its end, and should not look through all of PyTorch."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +82,12 @@ def run_tiny() -> RunTiny:
 def tiny_config(*overrides: str) -> Config:
     """The tiny experiment's config; an override replaces the tiny one of the same key."""
     keys = {text.partition("=")[0] for text in overrides}
-    return compose([*(text for text in TINY if text.partition("=")[0] not in keys), *overrides])
+    texts = [*(text for text in TINY if text.partition("=")[0] not in keys), *overrides]
+    with configs():
+        return _COMPOSER.config(dict(text.split("=", 1) for text in texts))
+
+
+_COMPOSER = Composer()
 
 
 @pytest.fixture

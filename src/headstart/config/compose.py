@@ -36,17 +36,7 @@ CHOOSERS = (*GROUPS, "regularizer", "experiment", "sweep")
 def configs(config_dirs: tuple[str, ...] = ()) -> Iterator[Hydra]:
     """Make the configs of `search_path` the ones that Hydra composes from, for the length of a `with`."""
     Plugins.instance()  # registers what reads pkg:// and file://
-    store = ConfigStore.instance()
-    store.store(name="headstart_schema", node=Config)
-    for group in GROUPS:
-        for kind, cls in kinds_of(group).items():
-            store.store(group=f"schema/{group}", name=kind, node=cls)
-            if kind not in GROUPS[group]:  # a plugin's, which has no file of its own
-                store.store(group=group, name=kind, node=cls)
-    for kind, cls in regularizer_kinds().items():
-        store.store(group="schema/regularizer", name=kind, node=cls)
-        if kind not in regularizer.OPTIONS:
-            store.store(group="regularizer", name=kind, node=cls, package=f"regularizer.{kind}")
+    _register()
     folders = ConfigSearchPathImpl()
     folders.append("hydra", "pkg://hydra.conf")
     for i, folder in enumerate(search_path(config_dirs)):
@@ -60,6 +50,27 @@ def configs(config_dirs: tuple[str, ...] = ()) -> Iterator[Hydra]:
         yield Hydra.create_main_hydra2(task_name="headstart", config_search_path=folders)
     finally:
         GlobalHydra.instance().hydra = before
+
+
+def _register() -> None:
+    """Put the schema into Hydra's store: each class once, as that takes milliseconds."""
+    schema = [("", "headstart_schema", Config, None)]
+    for group in GROUPS:
+        for kind, cls in kinds_of(group).items():
+            schema.append((f"schema/{group}", kind, cls, None))
+            if kind not in GROUPS[group]:  # a plugin's, which has no file of its own
+                schema.append((group, kind, cls, None))
+    for kind, cls in regularizer_kinds().items():
+        schema.append(("schema/regularizer", kind, cls, None))
+        if kind not in regularizer.OPTIONS:
+            schema.append(("regularizer", kind, cls, f"regularizer.{kind}"))
+    for group, name, cls, package in schema:
+        if _REGISTERED.get((group, name)) is not cls:
+            ConfigStore.instance().store(group=group or None, name=name, node=cls, package=package)
+            _REGISTERED[group, name] = cls
+
+
+_REGISTERED: dict[tuple[str, str], type] = {}
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
