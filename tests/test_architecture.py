@@ -24,13 +24,14 @@ ROWS = (
     {"recording", "planning"},
     {"preparation"},
     {"resolve", "environment"},
+    {"installed", "source_code"},
     {"training"},
     {"strategies"},
     {"models", "data"},
     {"records"},
     {"config"},
-    {"plugins"},
-    {"facts", "errors", "seeds", "network", "progress", "machine"},
+    {"plugins", "trouble"},
+    {"facts", "errors", "seeds", "network", "progress", "machine", "redaction"},
 )
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 

@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import resource
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PACKAGES = (
-    "headstart",
-    "torch",
-    "torchvision",
-    "timm",
-    "pytorch-lightning",
-    "torchmetrics",
-    "hydra-core",
-    "omegaconf",
-    "numpy",
-    "pillow",
-    "scikit-learn",
-    "datasets",
-    "wandb",
-    "safetensors",
+from headstart.installed import packages
+from headstart.source_code import describe_code
+
+SETTINGS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MKL_CBWR",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "NVIDIA_TF32_OVERRIDE",
+    "CUBLAS_WORKSPACE_CONFIG",
 )
+"""Variables that can change how a number is computed."""
+
+# when this is imported: a file that changes later is not the one that runs
+_CODE, _PACKAGES = describe_code(), packages()
 
 
-def describe_environment(*, accelerator: str, threads: int) -> dict[str, Any]:
+def describe_environment(*, accelerator: str, threads: int, devices: int) -> dict[str, Any]:
     """The `environment` of a record."""
     gpu = torch.cuda.get_device_name() if accelerator == "gpu" else None
     return {
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": dict(_PACKAGES),
         "os": platform.platform(),
         "cpu": _cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": gpu,
+        "gpus": devices if gpu else 0,
         "driver": _driver() if gpu else None,
         "cuda": torch.version.cuda if gpu else None,
+        "cudnn": torch.backends.cudnn.version() if gpu else None,
         "threads": threads,
+        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        **_git(),
+        **_CODE,
     }
 
 
@@ -56,6 +60,7 @@ def describe_determinism(*, deterministic: bool, accelerator: str) -> dict[str, 
         "deterministic_algorithms": deterministic,
         "cudnn_deterministic": torch.backends.cudnn.deterministic if accelerator == "gpu" else None,
         "cudnn_benchmark": torch.backends.cudnn.benchmark if accelerator == "gpu" else None,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG") if accelerator == "gpu" else None,
         "same_bits_expected": accelerator == "cpu" or deterministic,
     }
@@ -83,13 +88,6 @@ def process_alive(pid: Any, host: Any) -> bool:
     return True
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _cpu() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -105,21 +103,3 @@ def _driver() -> str | None:
         return Path("/sys/module/nvidia/version").read_text().strip()
     except OSError:
         return None
-
-
-def _git() -> dict[str, Any]:
-    """Commit of Headstart's own code, where it runs from a repository."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return {"git_commit": None, "git_dirty": None}
-    try:
-        commit = _ask_git(root, "rev-parse", "HEAD")
-        return {"git_commit": commit, "git_dirty": bool(_ask_git(root, "status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return {"git_commit": None, "git_dirty": None}
-
-
-def _ask_git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
-    ).stdout.strip()

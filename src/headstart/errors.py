@@ -38,6 +38,14 @@ class RunFailed(HeadstartError):
     exit_status = 3
 
 
+class OutOfMemory(RunFailed):
+    """A run that memory was too small for."""
+
+
+class DiskTrouble(RunFailed):
+    """A run that could not be written down any further; what was written is whole."""
+
+
 class RunPruned(HeadstartError):
     """A trial that was stopped because it was no good; its record says so too."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,18 +21,36 @@ from headstart.config.plain import read_config, to_plain
 from headstart.config.schema.logger import SteppedConfig
 from headstart.config.schema.root import Config
 from headstart.environment import peak_memory, process_alive
-from headstart.errors import ConfigError, DataError, RecordError
+from headstart.errors import ConfigError, DataError, RecordError, RunFailed
 from headstart.preparation import Prepared, prepare
-from headstart.recording import arm_of, complete, describe_run, fail, key_of, words_of
-from headstart.records.atomic import write_text
+from headstart.recording import (
+    arm_of,
+    complete,
+    describe_run,
+    fail,
+    file_digests,
+    key_of,
+    words_of,
+    write_inputs,
+)
+from headstart.records.atomic import remove_leftovers, write_text
 from headstart.records.schema import RunRecord
-from headstart.records.store import CONFIG, new_run_folder, now, read_record, write_record
+from headstart.records.store import (
+    CONFIG,
+    REPRODUCTIONS,
+    RUNS,
+    new_run_folder,
+    now,
+    read_record,
+    write_record,
+)
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
 from headstart.training.engine import Fitted, Machine, finish_checkpoints, fit_along
 from headstart.training.loggers import RunLogger, build_logger
 from headstart.training.losses import build_loss
 from headstart.training.module import TransferModule
+from headstart.trouble import clear_disk_errors, refused, stopped_by_disk
 
 
 def run(
@@ -42,24 +61,37 @@ def run(
     announce: Callable[[Path], None] | None = None,
     expected_key: str | None = None,
     prune: Callable[[], bool] | None = None,
+    reproduces: str | None = None,
 ) -> tuple[Path, RunRecord]:
     """Run one experiment; return its folder and record. `announce` is told the folder as soon as there is one.
 
-    `expected_key` is the job key that the run must have, where it was planned before. Raises a HeadstartError
+    `expected_key` is the job key that the run must have, where it was planned before. A run that `reproduces`
+    another lies in a folder of its own, beside the results. Raises a HeadstartError
     before anything is written for a mistake, RunFailed where training came to nothing, RunPruned where `prune`,
     asked after each validation, said so: its record says so too.
     """
     if config.sweep.has_jobs:
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")
     began = time.monotonic()
-    prepared = prepare(config)
+    try:
+        prepared = prepare(config)
+    except (MemoryError, RuntimeError) as error:
+        raise _explained(error, config) or error from error
     config = prepared.config
     if expected_key is not None and key_of(prepared) != expected_key:
         raise DataError("the data, the weights or Headstart itself changed after this job was planned; plan anew.")
-    folder = new_run_folder(output_dir_of(config), words=words_of(config), digest=config_hash(config))
-    write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
-    record = describe_run(prepared, folder=folder, command=command, launched_by=launched_by)
-    write_record(folder, record)
+    kind = RUNS if reproduces is None else REPRODUCTIONS
+    record = describe_run(prepared, name="", command=command, launched_by=launched_by, reproduces=reproduces)
+    folder = new_run_folder(output_dir_of(config), words=words_of(config), digest=config_hash(config), kind=kind)
+    record.id = folder.name
+    try:
+        with clear_disk_errors(folder):
+            write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
+            write_inputs(folder, prepared)
+            write_record(folder, record)
+    except ConfigError:
+        shutil.rmtree(folder, ignore_errors=True)  # it has no record yet
+        raise
     if announce:
         announce(folder)
     return folder, _train(prepared, folder, record, began=began, resume=False, prune=prune)
@@ -85,7 +117,16 @@ def resume(folder: Path, *, alone: bool = False, prune: Callable[[], bool] | Non
         raise DataError(f"{folder}: the data has changed since this run began; start a new run.")
     if (prepared.weights.sha256 if prepared.weights else None) != before.weights.get("file_sha256"):
         raise RecordError(f"{folder}: the weights have changed since this run began; start a new run.")
-    record = describe_run(prepared, folder=folder, command=before.command, launched_by=before.launched_by)
+    remove_leftovers(folder)
+    with clear_disk_errors(folder):
+        write_inputs(folder, prepared)
+    record = describe_run(
+        prepared,
+        name=folder.name,
+        command=before.command,
+        launched_by=before.launched_by,
+        reproduces=before.reproduces,
+    )
     record.started, record.logger = before.started, before.logger
     return _train(prepared, folder, record, began=began, resume=True, prune=prune)
 
@@ -101,7 +142,8 @@ def _train(
 ) -> RunRecord:
     config = prepared.config
     record.seconds = {"setup": round(time.monotonic() - began, 3)}
-    write_record(folder, record)
+    with clear_disk_errors(folder):
+        write_record(folder, record)
     logger: RunLogger | None = None
     try:
         with _termination():
@@ -120,14 +162,18 @@ def _train(
             complete(record, fitted, folder, prepared)
             record.seconds["total"] = round(sum(record.seconds.values()), 3)
             record.peak_memory = peak_memory(config.trainer.accelerator)
+            record.files = file_digests(folder)
             record.status, record.finished = "completed", now()
             write_record(folder, record)
     except BaseException as error:
-        fail(record, error, folder)
+        known = stopped_by_disk(error, folder) or _explained(error, config)
+        fail(record, known or error, folder)
         if logger:
             logger.finish(record, failed=record.status != "pruned")
         if record.status == "interrupted":
             raise KeyboardInterrupt from error
+        if known:
+            raise known from error
         raise
     finally:
         gc.collect()  # Lightning leaves cycles that hold the model; a notebook runs many
@@ -137,6 +183,17 @@ def _train(
         record.logger = logger.about()
         write_record(folder, record)
     return record
+
+
+def _explained(error: BaseException, config: Config) -> RunFailed | None:
+    """The sentence for what the machine refused; None where it is something else."""
+    size = config.data.image_size
+    return refused(
+        error,
+        batch_size=config.data.batch_size,
+        size=(size[0], size[1]) if isinstance(size, list) else (size or 0, size or 0),
+        gpu=config.trainer.accelerator == "gpu",
+    )
 
 
 def _fit(

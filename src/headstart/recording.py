@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,17 +20,27 @@ from headstart.data.transforms import describe
 from headstart.environment import describe_determinism, describe_environment
 from headstart.errors import DataError, HeadstartError, RunPruned
 from headstart.preparation import Prepared
+from headstart.records.atomic import write_text
 from headstart.records.confusion import stored
+from headstart.records.examples import EXAMPLES, write_examples
 from headstart.records.schema import RunRecord
-from headstart.records.store import now, write_record
-from headstart.records.tables import PREDICTIONS, write_predictions
+from headstart.records.store import CONFIG, now, write_record
+from headstart.records.tables import METRICS, PREDICTIONS, write_predictions
 from headstart.records.thumbnails import THUMBNAILS, write_thumbnails
+from headstart.redaction import redact
+from headstart.source_code import patch
+from headstart.training.checkpoints import state_sha256, weights_sha256
 from headstart.training.engine import Fitted
 from headstart.training.metrics import confusion
 from headstart.training.mistakes import choose_mistakes
 
 PICTURE_SIDE = 96
 """Pixels of a kept picture's longer side."""
+
+PATCH = "code.patch"
+"""What was changed in Headstart's own code since the commit that the record names."""
+FILES = (CONFIG, EXAMPLES, PATCH, METRICS, PREDICTIONS, THUMBNAILS)
+"""Files of a run whose digests are in its record; the weights have digests of their own."""
 
 
 def words_of(config: Config) -> list[str]:
@@ -49,8 +60,15 @@ def key_of(prepared: Prepared) -> str:
     return job_key(prepared.config, data_fingerprint=prepared.facts.fingerprint, weights_sha256=sha256)
 
 
-def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], launched_by: str | None) -> RunRecord:
-    """The record of a run that is about to start."""
+def describe_run(
+    prepared: Prepared,
+    *,
+    name: str,
+    command: Sequence[str],
+    launched_by: str | None = None,
+    reproduces: str | None = None,
+) -> RunRecord:
+    """The record of a run that is about to start; raises DataError where its first images cannot be read."""
     config, facts, weights = prepared.config, prepared.facts, prepared.weights
     report, layers = prepared.built.report, prepared.built.layers
     of_penalties = prepared.of_penalties
@@ -59,9 +77,10 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
     sha256 = weights.sha256 if weights else None
     accelerator, threads = config.trainer.accelerator, config.trainer.threads or 1
     return RunRecord(
-        id=folder.name,
+        id=name,
         status="running",
         launched_by=launched_by,
+        reproduces=reproduces,
         config_hash=config_hash(config),
         job_key=key_of(prepared),
         arm=arm_hash(
@@ -71,7 +90,7 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
         ),
         seed=config.seed,
         split_seed=config.data.split_seed,
-        command=list(command),
+        command=[redact(word) for word in command],
         started=now(),
         config=to_plain(config),
         parameters={"total": total, "trainable": trainable, "frozen": total - trainable},
@@ -81,6 +100,8 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
             "origin": weights.origin if weights else None,
             "name": weights.name if weights else None,
             "file_sha256": sha256,
+            "revision": weights.revision if weights else None,
+            "initial_sha256": state_sha256(prepared.built.model.state_dict()),
             "matched": report.matched if report else 0,
             "missing": list(report.missing) if report else [],
             "unexpected": list(report.unexpected) if report else [],
@@ -90,6 +111,8 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
             "task": facts.task,
             "fingerprint": facts.fingerprint,
             "split_fingerprint": facts.split_fingerprint,
+            "order_fingerprint": prepared.data.order_fingerprint(),
+            "first_images_sha256": prepared.data.first_images_sha256(),
             "sizes": dict(facts.sizes),
             "class_names": list(facts.class_names),
             "class_counts": {split: list(counts) for split, counts in facts.class_counts.items()},
@@ -99,9 +122,28 @@ def describe_run(prepared: Prepared, *, folder: Path, command: Sequence[str], la
                 "eval": describe(prepared.data.eval_geometry, prepared.data.normalize),
             },
         },
-        environment=describe_environment(accelerator=accelerator, threads=threads),
+        environment=describe_environment(accelerator=accelerator, threads=threads, devices=config.trainer.devices),
         determinism=describe_determinism(deterministic=config.trainer.deterministic, accelerator=accelerator),
     )
+
+
+def write_inputs(folder: Path, prepared: Prepared) -> None:
+    """Write what a record cannot hold of what went in: every example, and what was changed in the code."""
+    table = prepared.data.examples()
+    if table is not None:
+        write_examples(folder / EXAMPLES, table)
+    if text := patch():
+        write_text(folder / PATCH, text)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 hex digests of the files of a run that are there."""
+    return {name: _sha256(folder / name) for name in FILES if (folder / name).is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared) -> None:
@@ -128,6 +170,7 @@ def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared
         }
         if prepared.config.trainer.pictures:
             _keep_pictures(folder, prepared, fitted.targets.long().numpy(), probabilities.numpy())
+    record.final_weights = weights_sha256(folder)
     record.epochs, record.steps, record.stopped_by = fitted.epochs, fitted.steps, fitted.stopped_by
     record.seconds |= {"fit": round(fitted.fit_seconds, 3), "test": round(fitted.test_seconds, 3)}
     if fitted.drift:
@@ -153,9 +196,9 @@ def fail(record: RunRecord, error: BaseException, folder: Path) -> None:
     record.status = "interrupted" if interrupted else "pruned" if isinstance(error, RunPruned) else "failed"
     record.finished = now()
     if isinstance(error, HeadstartError):
-        record.error = str(error)
+        record.error = redact(str(error))
     elif not interrupted:
-        record.error = "".join(traceback.format_exception(error))
+        record.error = redact("".join(traceback.format_exception(error)))
     try:
         write_record(folder, record)
     except OSError as trouble:

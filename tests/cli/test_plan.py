@@ -104,6 +104,6 @@ def test_what_a_penalty_trains_is_counted(capsys: Captured) -> None:
     shown = capsys.readouterr().out
     assert f"{own:,} parameters of their own" in shown
     prepared = prepare(tiny_config(*words))
-    record = describe_run(prepared, folder=Path("x"), command=(), launched_by=None)
+    record = describe_run(prepared, name="x", command=())
     inside = sum(p.numel() for p in prepared.built.model.parameters())
     assert record.parameters == {"total": inside + own, "trainable": inside + own, "frozen": 0}

@@ -86,7 +86,7 @@ def test_record_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema_version": SCHEMA_VERSION + 1}, "upgrade it"),
+        ({"schema_version": SCHEMA_VERSION + 1}, "upgrade to"),
         ({"schema_version": None}, "has no schema_version"),
         ({"status": "fine"}, "unknown status 'fine'"),
         ({"metrics": [1]}, "metrics that is no mapping"),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from headstart.errors import HeadstartError, did_you_mean
+from headstart.redaction import redact
 
 COMMANDS = {
     "train": "run an experiment, or with -m a sweep of them",
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HeadstartError as error:
         if debug:
             raise
-        print(f"headstart: {error}", file=sys.stderr)
+        print(f"headstart: {redact(str(error))}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print(
@@ -53,9 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or Python complains again at exit
-        return 0
+    except OSError as error:
+        from headstart.trouble import disk_trouble
+
+        why = disk_trouble(error)
+        if isinstance(error, BrokenPipeError):
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or Python complains again at exit
+            return 0
+        if why is None or debug:
+            raise
+        print(f"headstart: {error.filename}: {why}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(words: list[str]) -> int:

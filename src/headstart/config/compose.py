@@ -54,7 +54,7 @@ def configs(config_dirs: tuple[str, ...] = ()) -> Iterator[Hydra]:
 
 def _register() -> None:
     """Put the schema into Hydra's store: each class once, as that takes milliseconds."""
-    schema = [("", "headstart_schema", Config, None)]
+    schema: list[tuple[str, str, type, str | None]] = [("", "headstart_schema", Config, None)]
     for group in GROUPS:
         for kind, cls in kinds_of(group).items():
             schema.append((f"schema/{group}", kind, cls, None))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +14,14 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from headstart.data.catalog import Catalog
+from headstart.data.fingerprint import order_fingerprint
 from headstart.data.pictures import BAD_IMAGE, as_channels, thumbnail
 from headstart.data.source import Examples, Picture
 from headstart.data.transforms import Geometry, Normalize
 from headstart.errors import DataError
 from headstart.facts import DataFacts
+from headstart.records.examples import ExampleTable
 from headstart.seeds import derive
 
 Batch = dict[str, torch.Tensor]
@@ -43,6 +48,12 @@ class Split:
         """Their targets, in order."""
         return self.examples.targets[self.indices]
 
+    def places(self) -> Iterator[tuple[Examples, int]]:
+        """The source's own examples, and the index there of each of these."""
+        for index in self.indices:
+            examples, place = self.examples, int(index)
+            yield examples.at(place) if isinstance(examples, _Joined) else (examples, place)
+
 
 class _Joined:
     """The examples of two sources, one after the other."""
@@ -53,16 +64,17 @@ class _Joined:
         self.ids = [*first.ids, *second.ids]
         self.targets = np.concatenate([first.targets, second.targets])
 
-    def _at(self, index: int) -> tuple[Examples, int]:
+    def at(self, index: int) -> tuple[Examples, int]:
+        """The part that an example comes from, and its index there."""
         first, second = self._parts
         return (first, index) if index < self._length else (second, index - self._length)
 
     def image(self, index: int) -> Picture:
-        part, place = self._at(index)
+        part, place = self.at(index)
         return part.image(place)
 
     def where(self, index: int) -> str:
-        part, place = self._at(index)
+        part, place = self.at(index)
         return part.where(place)
 
 
@@ -189,8 +201,10 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: int,
         num_workers: int,
         seed: int,
+        catalog: Catalog | None = None,
     ) -> None:
         super().__init__()
+        self.catalog = catalog
         self.splits = splits
         self.facts = facts
         self.train_geometry = train_geometry
@@ -232,6 +246,28 @@ class ImageDataModule(pl.LightningDataModule):
         places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
         images = [dataset[0, int(position)]["image"] for position in places]
         return self.normalize(torch.stack(images))
+
+    def examples(self) -> ExampleTable | None:
+        """What the source has, and where each example is used; None for data that was not loaded from one."""
+        return self.catalog.table(self.splits) if self.catalog else None
+
+    def order_fingerprint(self) -> str:
+        """SHA-256 hex digest over the ids of the training examples in the order of the first epoch."""
+        return order_fingerprint(self.splits["train"].ids, (place for _, place in self._first_epoch()))
+
+    def first_images_sha256(self, count: int = 8) -> str:
+        """SHA-256 hex digest of the first images that training sees, decoded and augmented, with their targets."""
+        dataset = self._dataset("train", shuffle=True)
+        digest = hashlib.sha256()
+        for key in itertools.islice(self._first_epoch(), count):
+            example = dataset[key]
+            digest.update(repr(tuple(example["image"].shape)).encode())
+            digest.update(example["image"].numpy().tobytes() + example["target"].numpy().tobytes())
+        return digest.hexdigest()
+
+    def _first_epoch(self) -> Iterator[tuple[int, int]]:
+        """(epoch, position) of the training examples in the order of the first epoch."""
+        return iter(EpochSampler(len(self.splits["train"].indices), seed=self.seed, epoch=lambda: 0))
 
     def thumbnail(self, name: str, position: int, *, side: int) -> tuple[str, bytes]:
         """Id and small picture of an example of a split; raises what decoding does, or DataError."""

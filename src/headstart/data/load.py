@@ -15,6 +15,7 @@ from headstart.config.schema.data import (
     TorchvisionConfig,
 )
 from headstart.data import transforms
+from headstart.data.catalog import Catalog
 from headstart.data.class_subset import of_classes
 from headstart.data.datamodule import ImageDataModule, Split, joined
 from headstart.data.fingerprint import scan, split_fingerprint
@@ -82,8 +83,8 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
         raise DataError(
             f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed."
         )
-    fingerprint, usable, skipped = scan(source, threads=threads, on_bad_image=data.on_bad_image)
-    splits = split_source(source, data, usable)
+    found = scan(source, threads=threads, on_bad_image=data.on_bad_image)
+    splits = split_source(source, data, found.usable)
     for name, split in splits.items():
         check_classes(split.targets, name, source.class_names)
     first = splits["train"]
@@ -95,9 +96,9 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
         image_size=spec.size,
         sizes={name: len(split.indices) for name, split in splits.items()},
         class_counts={name: class_counts(split.targets, classes) for name, split in splits.items()},
-        fingerprint=fingerprint,
+        fingerprint=found.fingerprint,
         split_fingerprint=split_fingerprint({name: split.ids for name, split in splits.items()}),
-        skipped=skipped,
+        skipped=found.skipped,
     )
     return ImageDataModule(
         splits=splits,
@@ -109,6 +110,7 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
         batch_size=data.batch_size,
         num_workers=num_workers,
         seed=seed,
+        catalog=Catalog(source, found),
     )
 
 

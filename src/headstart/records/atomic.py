@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -19,7 +20,11 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
+        try:
+            write(temporary)
+        except Exception as error:
+            _say_if_full(temporary, path, error)
+            raise
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
@@ -27,6 +32,30 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _say_if_full(temporary: Path, path: Path, error: Exception) -> None:
+    """Raise OSError where the disk is full: PyTorch, safetensors and Parquet each say it in a way of their own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    try:  # what was written so far has taken all there was
+        with temporary.open("ab") as file:
+            file.write(b"\0" * _PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as trouble:
+        if trouble.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(trouble.errno, os.strerror(trouble.errno), str(path)) from error
+
+
+_PROBE = 65536
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writes that were killed have left below `folder`; nothing may be writing there."""
+    for path in folder.rglob(".*.tmp"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -9,16 +9,26 @@ from typing import Any
 
 from headstart.config.schema.root import DISCRIMINATORS
 from headstart.errors import RecordError
-
-SCHEMA_VERSION = 1
+from headstart.records.migrate import SCHEMA_VERSION, migrated
 
 _GROUPS = ("backbone", "weights", "strategy", "head", "data", "trainer")
 _MAPPINGS = (
     "config", "seconds", "peak_memory", "metrics", "best", "confusion", "drift", "parameters", "weights", "data",
-    "environment", "determinism", "logger",
+    "environment", "determinism", "logger", "final_weights", "files",
 )  # fmt: skip
 _KINDS: dict[tuple[type, ...], tuple[str, ...]] = {
-    (str,): ("id", "arm", "config_hash", "job_key", "started", "finished", "launched_by", "error", "stopped_by"),
+    (str,): (
+        "id",
+        "arm",
+        "config_hash",
+        "job_key",
+        "started",
+        "finished",
+        "launched_by",
+        "error",
+        "stopped_by",
+        "reproduces",
+    ),
     (int,): ("seed", "split_seed", "fold", "epochs", "steps"),
 }
 
@@ -40,6 +50,7 @@ class RunRecord:
     started: str
     config: dict[str, Any]
     launched_by: str | None = None
+    reproduces: str | None = None
     fold: int | None = None
     error: str | None = None
     finished: str | None = None
@@ -59,6 +70,8 @@ class RunRecord:
     environment: dict[str, Any] = field(default_factory=dict)
     determinism: dict[str, Any] = field(default_factory=dict)
     predictions_sha256: str | None = None
+    final_weights: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -69,15 +82,7 @@ class RunRecord:
     @classmethod
     def from_dict(cls, value: Any) -> RunRecord:
         """Read plain data; raises RecordError with what is wrong with it."""
-        if not isinstance(value, dict):
-            raise RecordError("is not a record")
-        version = value.get("schema_version")
-        if not isinstance(version, int) or isinstance(version, bool):
-            raise RecordError("has no schema_version")
-        if version > SCHEMA_VERSION:
-            raise RecordError(
-                f"has schema {version}; this version of Headstart reads up to {SCHEMA_VERSION}: upgrade it"
-            )
+        value = migrated(value)
         fields = {f.name: f for f in dataclasses.fields(cls)}
         missing = [
             name
@@ -119,6 +124,9 @@ def _check_shapes(value: dict[str, Any]) -> None:
         for key, number in value.get(name, {}).items():
             if number is not None and (not isinstance(number, int | float) or isinstance(number, bool)):
                 raise RecordError(f"has a {name}.{key} that is no number")
+    for name in ("final_weights", "files"):
+        if not all(isinstance(digest, str) for digest in value.get(name, {}).values()):
+            raise RecordError(f"has {name} that are no digests")
     data = value.get("data", {})
     counts, sizes = data.get("class_counts", {}), data.get("sizes", {})
     if not isinstance(sizes, dict) or not isinstance(counts, dict):

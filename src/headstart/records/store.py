@@ -17,6 +17,9 @@ from headstart.records.sweeps import SWEEP, read_sweep, states_of
 
 RECORD = "run.json"
 CONFIG = "config.yaml"
+RUNS = "runs"
+REPRODUCTIONS = "reproductions"
+"""Where runs lie that repeat others: no comparison finds them there, as they would count twice."""
 
 
 def now() -> str:
@@ -30,13 +33,13 @@ def slug(words: Sequence[str], *, longest: int = 60) -> str:
     return text[:longest].rstrip("-._") or "run"
 
 
-def new_run_folder(output_dir: Path, *, words: Sequence[str], digest: str) -> Path:
+def new_run_folder(output_dir: Path, *, words: Sequence[str], digest: str, kind: str = RUNS) -> Path:
     """Make and return `output_dir/runs/<utc>-<slug>-<hash8>`, one that no other launch has.
 
-    Raises ConfigError where `output_dir` cannot be written.
+    `kind` is the folder in the place of `runs`. Raises ConfigError where `output_dir` cannot be written.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return _make(output_dir / "runs", f"{stamp}-{slug(words)}-{digest[:8]}")
+    return _make(output_dir / kind, f"{stamp}-{slug(words)}-{digest[:8]}")
 
 
 def _make(parent: Path, name: str) -> Path:

@@ -23,7 +23,7 @@ READABLE = (2, 3)
 DONE = ("completed", "pruned")
 """States of jobs that nothing is left to do for."""
 ENDED = (*DONE, "failed")
-RETRIABLE = ("killed", "memory", "timeout", "lost")
+RETRIABLE = ("killed", "memory", "timeout", "lost", "disk")
 """Kinds of failure that say nothing of the job itself."""
 
 

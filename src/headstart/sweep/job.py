@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from headstart.config.plain import read_config
 from headstart.config.schema.root import Config
-from headstart.errors import HeadstartError, RecordError, RunFailed, RunPruned
+from headstart.errors import DiskTrouble, HeadstartError, OutOfMemory, RecordError, RunFailed, RunPruned
 from headstart.records.index import completed_run, index_folder, note_run, run_of
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, now, read_record
@@ -27,6 +29,8 @@ from headstart.records.sweeps import (
     read_sweep,
     write_state,
 )
+from headstart.redaction import RedactedStream, redact
+from headstart.trouble import ran_out_of_memory
 
 Result = str
 """`completed`, `failed`, `interrupted`, `pruned`, or `elsewhere` where another process is at it."""
@@ -86,7 +90,7 @@ def _attempt(
             return
         config = _config(sweep, job, output_dir)
         earlier = _unfinished(output_dir, job, before)
-        more = {} if job.trial is None else {"prune": (job_folder(sweep, job.id) / PRUNE).exists}
+        more: dict[str, Any] = {} if job.trial is None else {"prune": (job_folder(sweep, job.id) / PRUNE).exists}
         if earlier is not None and run is None:
             from headstart.experiment import resume
 
@@ -104,14 +108,18 @@ def _attempt(
         state.status = "interrupted"
     except RunPruned as error:
         state.status, state.error = "pruned", str(error)
+    except OutOfMemory as error:
+        state.status, state.kind, state.error = "failed", "memory", str(error)
+    except DiskTrouble as error:
+        state.status, state.kind, state.error = "failed", "disk", str(error)
     except RunFailed as error:
         state.status, state.kind, state.error = "failed", "diverged", str(error)
     except HeadstartError as error:
         state.status, state.kind, state.error = "failed", "mistake", str(error)
     except BaseException as error:
         traceback.print_exc()
-        state.status, state.kind = "failed", "memory" if _is_memory(error) else "exception"
-        state.error = "".join(traceback.format_exception_only(error)).strip()
+        state.status, state.kind = "failed", "memory" if ran_out_of_memory(error) else "exception"
+        state.error = redact("".join(traceback.format_exception_only(error)).strip())
 
 
 def _is_pruned(run: Path) -> bool:
@@ -159,14 +167,6 @@ def _unfinished(output_dir: Path, job: SweepJob, before: JobState) -> Path | Non
     return None if by_itself or record.status == "completed" else folder
 
 
-def _is_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "out of memory" in str(error)
-    )
-
-
 @contextmanager
 def _alone(output_dir: Path, key: str) -> Iterator[bool]:
     """Whether this process is the only one at the job; the lock goes with the process, however it ends."""
@@ -185,5 +185,9 @@ def _alone(output_dir: Path, key: str) -> Iterator[bool]:
 
 
 def perform_in(sweep: str, job_id: str, output_dir: str) -> Result:
-    """`perform`, with what a process can be handed."""
-    return perform(Path(sweep), job_id, output_dir=Path(output_dir))
+    """`perform`, with what a process can be handed; what it prints is kept, so secrets are taken out of it."""
+    with (
+        redirect_stdout(RedactedStream(sys.stdout)),
+        redirect_stderr(RedactedStream(sys.stderr)),
+    ):
+        return perform(Path(sweep), job_id, output_dir=Path(output_dir))

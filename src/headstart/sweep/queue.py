@@ -199,6 +199,8 @@ class Queue:
 
     def _again(self, job: str, state: JobState) -> bool:
         """Whether a failed job is tried again; one that ran out of memory has the machine to itself then."""
+        if state.kind == "disk":  # it is full until somebody makes room
+            return False
         if state.kind not in RETRIABLE or self._retried.get(job, 0) >= self.policy.retries or self.stopping:
             return False
         if state.kind == "memory":

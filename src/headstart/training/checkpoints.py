@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from headstart.config.checks import lower_is_better
@@ -89,6 +92,32 @@ def save_weights(path: Path, model: Classifier) -> None:
     # clones: safetensors refuses tensors that share memory
     state = {name: value.detach().cpu().contiguous().clone() for name, value in folded_state(model).items()}
     write_with(path, lambda temporary: save_file(state, temporary))
+
+
+def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 hex digest over names, types, shapes and exact values of tensors, whatever their order or device."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """`state_sha256` of the weights that a run has kept, by `best` and `last`.
+
+    Raises RecordError where a file is no safetensors.
+    """
+    found = {}
+    for name in (BEST, LAST):
+        path = folder / FOLDER / name
+        if path.is_file():
+            try:
+                found[path.stem] = state_sha256(load_file(path))
+            except (OSError, SafetensorError) as error:
+                raise RecordError(f"{path}: is damaged ({type(error).__name__}).") from error
+    return found
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
