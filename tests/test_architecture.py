@@ -19,7 +19,7 @@ ROWS = (
     {"cli"},
     {"__init__"},
     {"api"},
-    {"sweep", "compare", "inspection"},
+    {"sweep", "compare", "inspection", "reproduce"},
     {"experiment", "trained", "wandb_sync"},
     {"recording", "planning"},
     {"preparation"},

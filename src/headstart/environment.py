@@ -24,7 +24,6 @@ SETTINGS = (
     "DNNL_MAX_CPU_ISA",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
     "NVIDIA_TF32_OVERRIDE",
-    "CUBLAS_WORKSPACE_CONFIG",
 )
 """Variables that can change how a number is computed."""
 

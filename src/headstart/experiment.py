@@ -62,11 +62,13 @@ def run(
     expected_key: str | None = None,
     prune: Callable[[], bool] | None = None,
     reproduces: str | None = None,
+    prepared: Prepared | None = None,
 ) -> tuple[Path, RunRecord]:
     """Run one experiment; return its folder and record. `announce` is told the folder as soon as there is one.
 
     `expected_key` is the job key that the run must have, where it was planned before. A run that `reproduces`
-    another lies in a folder of its own, beside the results. Raises a HeadstartError
+    another lies in a folder of its own, beside the results; `prepared` is what `config` was prepared to already.
+    Raises a HeadstartError
     before anything is written for a mistake, RunFailed where training came to nothing, RunPruned where `prune`,
     asked after each validation, said so: its record says so too.
     """
@@ -74,7 +76,7 @@ def run(
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")
     began = time.monotonic()
     try:
-        prepared = prepare(config)
+        prepared = prepared or prepare(config)
     except (MemoryError, RuntimeError) as error:
         raise _explained(error, config) or error from error
     config = prepared.config

@@ -233,11 +233,14 @@ def _stand_in(backbone: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
 
 
 def set_determinism(wanted: bool) -> None:
-    """Choose operations that give the same bits on a GPU, where wanted; before CUDA is first used."""
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = wanted
+    """Choose operations that give the same bits again; before CUDA is first used.
+
+    cuDNN's and cuBLAS's own are always the deterministic ones, as they cost little. Where it is `wanted`, all
+    others are too, and one that has no deterministic form raises RuntimeError that names it.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(wanted)
 
 

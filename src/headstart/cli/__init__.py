@@ -18,6 +18,8 @@ COMMANDS = {
     "status": "show how a sweep is getting on",
     "runs": "list runs",
     "compare": "compare runs: each arm, and its paired gain over training from scratch",
+    "reproduce": "run a saved result again, and say whether the same comes out",
+    "bundle": "pack a run into one file that another person can reproduce",
     "sync": "send runs to W&B that were logged offline",
     "dashboard": "make or update the W&B workspace and report of a project",
     "predict": "say what a run's model takes images for",

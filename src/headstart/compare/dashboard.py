@@ -13,9 +13,10 @@ from headstart.compare.formats import footer, markdown
 from headstart.compare.results import Result, result_of_run
 from headstart.compare.sheets import arms_sheet
 from headstart.compare.summary import summarise
-from headstart.compare.wandb_results import open_api, reason_of, runs_of
+from headstart.compare.wandb_results import runs_of
 from headstart.config.wandb_access import base_url
 from headstart.errors import ConfigError, RecordError
+from headstart.records.wandb_api import open_api, reason_of
 from headstart.records.wandb_copy import ARM_KEY, record_from_wandb
 
 

@@ -231,6 +231,13 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
+def is_sweep_name(name: str) -> bool:
+    """Whether a sweep of this name lies in the outputs."""
+    from headstart.config.paths import default_output_dir
+
+    return (default_output_dir() / "sweeps" / Path(name).name / SWEEP).is_file()
+
+
 def find_sweep(name: Path) -> Path:
     """The folder of a sweep, given as such or by its name; raises RecordError where there is none."""
     from headstart.config.paths import default_output_dir

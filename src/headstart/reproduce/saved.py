@@ -1,0 +1,101 @@
+"""What a person names to have it reproduced: a run's folder, a config alone, a bundle, or a run in W&B."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headstart.config.plain import from_plain, read_config
+from headstart.config.schema.root import Config
+from headstart.config.schema.weights import FileConfig, RunConfig
+from headstart.errors import ConfigError, RecordError
+from headstart.records.schema import RunRecord
+from headstart.records.store import CONFIG, RECORD, read_record
+from headstart.reproduce.bundle import START, WEIGHTS, is_bundle, unpack
+from headstart.reproduce.wandb_source import PREFIX, fetch
+
+_RESUMABLE = ("interrupted", "failed", "running")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A config, and where there is one the run that it comes from."""
+
+    said: str
+    """How a person named it."""
+    config: Config
+    record: RunRecord | None = None
+    folder: Path | None = None
+    """Where its files lie."""
+
+
+def open_saved(said: str, *, unpack_to: Path) -> Saved:
+    """Find what was named. A bundle is unpacked below `unpack_to`, and so is what W&B keeps of a run.
+
+    Raises RecordError where there is no such thing, ConfigError where its config cannot be read.
+    """
+    if said.startswith(PREFIX):
+        return _of_folder(fetch(said, into=unpack_to), said)
+    path = Path(said).expanduser()
+    if path.is_dir():
+        return _of_folder(path, said)
+    if path.suffix in (".yaml", ".yml"):
+        return Saved(said, read_config(path))
+    if path.is_file() and is_bundle(path):
+        return _of_folder(unpack(path, into=unpack_to), said)
+    if path.is_file():
+        raise RecordError(f"{said}: is neither a config (.yaml) nor a bundle (.zip).")
+    raise RecordError(f"{said}: there is no such run, config or bundle.")
+
+
+def _of_folder(folder: Path, said: str) -> Saved:
+    if not (folder / RECORD).is_file() and (folder / CONFIG).is_file():
+        return Saved(said, read_config(folder / CONFIG))
+    record = read_record(folder)
+    path = folder / CONFIG
+    config = read_config(path) if path.is_file() else from_plain(record.config)
+    return Saved(said, _with_packed_weights(config, folder), record, folder)
+
+
+def require_completed(saved: Saved) -> None:
+    """Raise RecordError where the run has no result that could be compared, and say what it lacks."""
+    record = saved.record
+    if record is None or record.status == "completed":
+        return
+    reached = f"after epoch {record.epochs}" if record.epochs else "before its end"
+    lacks = "no final weights" + (", no predictions" if record.predictions_sha256 is None else "")
+    more = f"`headstart resume {saved.said}` finishes it; " if record.status in _RESUMABLE else ""
+    raise RecordError(
+        f"{saved.said}: this run ({record.status} {reached}) has {lacks} to compare with. {more}"
+        f"`headstart reproduce {saved.said}/{CONFIG}` runs it anew."
+    )
+
+
+def require_places(config: Config, *, said: str) -> None:
+    """Raise ConfigError where the data or the weights are not where the config says; it names the key to set."""
+    path = getattr(config.data, "path", None)
+    # a dataset of the hub has a name there, not a path
+    if isinstance(path, str) and os.path.isabs(path) and not Path(path).exists():  # noqa: PTH117
+        raise ConfigError(
+            f"data.path={path}: the data is not there any more; say where it is now: "
+            f"headstart reproduce {said} data.path=..."
+        )
+    if isinstance(config.weights, FileConfig | RunConfig) and not Path(config.weights.path).expanduser().exists():
+        what = "file of weights" if isinstance(config.weights, FileConfig) else "run that the weights come from"
+        raise ConfigError(
+            f"weights.path={config.weights.path}: the {what} is not there any more; say where it is now: "
+            f"headstart reproduce {said} weights.path=..."
+        )
+
+
+def _with_packed_weights(config: Config, folder: Path) -> Config:
+    """The weights that it started from, where they came along in a bundle and are not in their old place."""
+    weights = config.weights
+    if not isinstance(weights, FileConfig | RunConfig) or Path(weights.path).expanduser().exists():
+        return config
+    start = folder / START
+    found = start if isinstance(weights, RunConfig) else start / f"{WEIGHTS}{Path(weights.path).suffix}"
+    if found.exists():
+        return replace(config, weights=replace(weights, path=str(found.absolute())))
+    return config

@@ -1,0 +1,86 @@
+"""How far a metric may lie from the recorded one: the spread between seeds where it is known, else a default."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart.records.schema import RunRecord
+from headstart.records.store import find_runs
+
+FEWEST_SEEDS = 3
+SHARE, LOSS, CALIBRATION = 0.01, 0.02, 0.02
+"""Defaults: of accuracies and their like; of losses, as a share of the value; of the calibration error."""
+
+
+@dataclass(frozen=True)
+class MetricCheck:
+    """One metric of both runs."""
+
+    name: str
+    before: float | None
+    now: float | None
+    tolerance: float
+    basis: str
+    """Where the tolerance comes from, in words."""
+
+    @property
+    def difference(self) -> float | None:
+        """now - before; None where one of them is no number."""
+        return None if self.before is None or self.now is None else self.now - self.before
+
+    @property
+    def is_within(self) -> bool:
+        """Whether they agree within the tolerance; a metric that neither has agrees."""
+        if self.difference is None:
+            return self.before == self.now
+        return abs(self.difference) <= self.tolerance
+
+
+def check_metrics(before: RunRecord, now: RunRecord, *, siblings: Sequence[RunRecord]) -> tuple[MetricCheck, ...]:
+    """Each metric of the test split, or of validation where there was no test.
+
+    The tolerance is one standard deviation between the `siblings`, runs of the same arm and split with other
+    seeds, where there are three of them with `before`; no less than what one test example is worth.
+    """
+    names = [name for name in before.metrics if name.startswith("test/")] or list(before.metrics)
+    size = (before.data.get("sizes") or {}).get("test" if names and names[0].startswith("test/") else "val") or 0
+    found = []
+    for name in names:
+        values = [value for record in (before, *siblings) if (value := record.metrics.get(name)) is not None]
+        least = 1 / size if size and _is_share(name) else 0.0
+        if len(values) >= FEWEST_SEEDS:
+            spread = statistics.stdev(values)
+            tolerance, basis = max(spread, least), f"spread of {len(values)} seeds"
+        else:
+            tolerance, basis = max(_default(name, before.metrics), 2 * least), "default"
+        found.append(MetricCheck(name, before.metrics.get(name), now.metrics.get(name), tolerance, basis))
+    return tuple(found)
+
+
+def _is_share(name: str) -> bool:
+    return not name.endswith(("log_loss", "ece"))
+
+
+def _default(name: str, metrics: Mapping[str, float | None]) -> float:
+    if name.endswith("log_loss"):
+        return max(LOSS * abs(metrics.get(name) or 0.0), LOSS / 10)
+    return CALIBRATION if name.endswith("ece") else SHARE
+
+
+def find_siblings(record: RunRecord, folder: Path | None) -> list[RunRecord]:
+    """Completed runs beside a run's folder that differ from it in the seed alone."""
+    if folder is None:
+        return []
+    runs, _ = find_runs([folder.resolve().parent]) if any(folder.resolve().parent.glob("*/run.json")) else ([], [])
+    return [
+        other
+        for _, other in runs
+        if other.arm == record.arm
+        and other.status == "completed"
+        and other.seed != record.seed
+        and other.split_seed == record.split_seed
+        and other.reproduces is None
+    ]
