@@ -1,13 +1,17 @@
 """Keys, tokens and passwords are taken out of everything that a run writes down.
 
-What is taken out: the values of variables that hold secrets by their name, passwords and tokens inside addresses,
-and words that have the form of a key of Hugging Face, W&B, GitHub and the like.
+What is taken out: the values of variables that hold secrets by their name, the passwords of the netrc file and the
+hub's token, passwords and tokens inside addresses, and words that have the form of a key of Hugging Face, W&B,
+GitHub and the like.
 """
 
 from __future__ import annotations
 
+import netrc
 import os
 import re
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TextIO
 
 HIDDEN = "***"
@@ -19,8 +23,8 @@ _NAMED = re.compile(
 )
 _USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
 _QUERY = re.compile(
-    r"([?&;](?:[\w\-]*(?:token|signature|secret|password|passwd|api_?key|access_?key|credential)[\w\-]*|sig|key|auth)=)"
-    r"[^&;#\s'\"]+",
+    r"([?&;](?:[\w\-]*(?:token|signature|secret|password|passwd|api_?key|access_?key|credential)[\w\-]*=(?!\*)"
+    r"|(?:sig|key|auth)=(?=[^&;#\s'\"]{8})))[^&;#\s'\"]+",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=\-]{8,}", re.IGNORECASE)
@@ -29,14 +33,19 @@ _KEY = re.compile(
     r"|github_pat_[A-Za-z0-9_]{20,}|sk-[A-Za-z0-9_\-]{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[A-Za-z0-9\-]{10,})"
 )
 _ASSIGNED = re.compile(
-    r"((?:^|[\s,{\"'])[\w.\-]*(?:api_?key|access_?key|token|secret|password|passwd)[\"']?\s*[=:]\s*[\"']?)"
-    r"(?![\"'\s])(?!null\b|none\b|true\b|false\b)[^\s\"',}]{8,}",
+    r"((?:^|[\s,{\"'])[\w.\-]*(?:api_?key|access_?key|(?<!cls_)(?<!dist_)(?<!mask_)token|secret|password|passwd)"
+    r"[\"']?\s*[=:]\s*[\"']?)(?![\"'\s])(?!null\b|none\b|true\b|false\b|[\d.e+\-]+(?:[\s\"',}]|$))[^\s\"',}]{8,}",
     re.IGNORECASE,
 )
+"""Models have tokens too (`cls_token`), and numbers are no secrets."""
 
 
-def redact(text: str) -> str:
-    """`text` with every secret in it replaced by `***`."""
+def redact(text: str, *, code: bool = False) -> str:
+    """`text` with every secret in it replaced by `***`.
+
+    In `code` what is assigned to a variable stays: `token = next(tokens)` gives nothing away, and a patch must
+    fit.
+    """
     for value in _values():
         text = text.replace(value, HIDDEN)
     if "://" in text:
@@ -44,12 +53,16 @@ def redact(text: str) -> str:
     text = _QUERY.sub(rf"\1{HIDDEN}", text)
     text = _BEARER.sub(rf"\1{HIDDEN}", text)
     text = _KEY.sub(HIDDEN, text)
-    return _ASSIGNED.sub(rf"\1{HIDDEN}", text)
+    return text if code else _ASSIGNED.sub(rf"\1{HIDDEN}", text)
 
 
-def has_secret(text: str) -> bool:
-    """Whether `redact` would change it."""
-    return redact(text) != text
+def holds_secret(value: Any) -> bool:
+    """Whether any string in plain data is one that `redact` would change."""
+    if isinstance(value, dict):
+        return any(holds_secret(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(map(holds_secret, value))
+    return isinstance(value, str) and redact(value) != value
 
 
 def redacted(value: Any) -> Any:
@@ -65,8 +78,40 @@ def redacted(value: Any) -> Any:
 
 def _values() -> list[str]:
     """What the environment holds under names of secrets, the longest first."""
-    found = {value for name, value in os.environ.items() if _NAMED.search(name) and len(value) >= _SHORTEST}
-    return sorted(found, key=len, reverse=True)
+    found = {value for name, value in os.environ.items() if _NAMED.search(name)} | _stored()
+    return sorted((value for value in found if len(value) >= _SHORTEST), key=len, reverse=True)
+
+
+def _stored() -> set[str]:
+    """Passwords of the user's netrc file, and the hub's token."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.path.expanduser("~"), ".cache", "huggingface")  # noqa: PTH111, PTH118
+    token = os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")  # noqa: PTH118
+    passwords = os.path.expanduser(os.environ.get("NETRC") or "~/.netrc")  # noqa: PTH111
+    return {*_passwords(passwords, _changed(passwords)), *_token(token, _changed(token))}
+
+
+def _changed(path: str) -> float:
+    try:
+        return Path(path).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+@lru_cache(maxsize=8)
+def _passwords(path: str, changed: float) -> frozenset[str]:
+    try:
+        hosts = netrc.netrc(path).hosts if changed else {}
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        return frozenset()
+    return frozenset(password for _, _, password in hosts.values() if password)
+
+
+@lru_cache(maxsize=8)
+def _token(path: str, changed: float) -> frozenset[str]:
+    try:
+        return frozenset({Path(path).read_text(encoding="utf-8").strip()}) if changed else frozenset()
+    except (OSError, UnicodeDecodeError):
+        return frozenset()
 
 
 class RedactedStream:

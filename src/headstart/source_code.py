@@ -65,7 +65,7 @@ def patch() -> str:
             text += _git("diff", "--no-index", "--", "/dev/null", name, fine=(0, 1))
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""
-    return redact(text) if len(text) <= LARGEST_PATCH else ""
+    return redact(text, code=True) if len(text) <= LARGEST_PATCH else ""
 
 
 def _commit() -> dict[str, Any]:

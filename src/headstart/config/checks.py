@@ -11,6 +11,7 @@ from typing import Any
 from headstart.config.schema.root import Config
 from headstart.config.strategy_checks import check_regularizers, check_strategy
 from headstart.errors import ConfigError, did_you_mean
+from headstart.redaction import holds_secret
 
 METRICS = {
     "multiclass": ("accuracy_micro", "accuracy_macro", "f1_macro", "auroc", "ece", "log_loss"),
@@ -30,6 +31,7 @@ def check(config: Config) -> None:
     """Raise ConfigError for the first value that cannot be, alone or beside another."""
     for key, value, field in _options(config):
         _check_value(key, value, field.metadata)
+        _check_secret(key, value)
     _check_budget(config)
     _check_schedule(config)
     _check_data(config)
@@ -50,6 +52,14 @@ def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasse
                 yield from _options(own, f"regularizer.{name}.")
         elif field.metadata:
             yield f"{prefix}{field.name}", value, field
+
+
+def _check_secret(key: str, value: Any) -> None:
+    if holds_secret(value):
+        raise ConfigError(
+            f"{key}: holds a password, key or token, which would stand in every record; libraries read theirs from "
+            "the environment ($HF_TOKEN, $WANDB_API_KEY, ~/.netrc)."
+        )
 
 
 def _check_value(key: str, value: Any, rule: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import threading
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,22 @@ class RowExamples:
         if cell is None:
             raise ValueError("there is no image in this row")
         if self.encoded:
-            return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"]).read_bytes()
+            return cell["bytes"] if cell.get("bytes") is not None else self._file(str(cell["path"])).read_bytes()
         array = _array(cell)
         return repr(array.shape).encode() + array.tobytes()
+
+    def _file(self, name: str) -> Path:
+        """A file that a cell only names; one that is not the dataset's own is nobody else's to have read."""
+        import datasets
+
+        file = Path(os.path.abspath(name))  # noqa: PTH100 as the links of the hub's cache lead out of it
+        own = [Path(self.path).expanduser().absolute()] if Path(self.path).expanduser().is_dir() else []
+        roots = [*own, Path(datasets.config.HF_CACHE_HOME).absolute()]
+        if not any(file.is_relative_to(root) for root in roots):
+            raise ValueError(
+                f"names a file outside the dataset ({name}); save it with the images in it, as to_parquet does"
+            )
+        return file
 
     def image(self, index: int) -> Picture:
         """The decoded cell."""

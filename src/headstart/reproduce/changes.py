@@ -122,8 +122,10 @@ def _weights(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     revisions = [weights.get("revision") for weights in (before, now)]
     said = f", revision {revisions[0]} -> {revisions[1]}" if revisions[0] != revisions[1] else ""
     name = now.get("name") or before.get("name")
+    initial = before.get("initial_sha256")
+    same = initial is not None and initial == now.get("initial_sha256")
     text = f"{name}: the file is another{said} (SHA-256 {_short(old)} -> {_short(new)})"
-    return [Change("weights", text)]
+    return [Change("weights", f"{text}, with the same tensors" if same else text, matters=not same)]
 
 
 def _made_of_them(before: RunRecord, now: RunRecord) -> list[Change]:

@@ -100,7 +100,7 @@ def _parts(folder: Path, record: RunRecord, *, weights: Which, start: bool) -> I
         if (folder / name).is_file():
             yield _Part(name, path=folder / name)
     if (folder / PATCH).is_file():
-        yield _Part(PATCH, redact((folder / PATCH).read_text(encoding="utf-8", errors="replace")))
+        yield _Part(PATCH, redact((folder / PATCH).read_text(encoding="utf-8", errors="replace"), code=True))
     yield _Part(REQUIREMENTS, requirements_of(record.environment))
     yield _Part(README, _readme(record))
     yield from _final_weights(folder, config.trainer.checkpoint, weights)
