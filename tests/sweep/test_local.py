@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.conftest import tiny_config
 
+from headstart.preparation import prepare
 from headstart.records.sweeps import LOG, job_folder
 from headstart.sweep import local
 from headstart.sweep.executor import Ended
@@ -137,3 +141,23 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def _parents_of_loader_workers(pipe: Any) -> None:
+    """In a job's process: its own id, and the ids of the parents of what its loader starts."""
+    prepared = prepare(tiny_config("data.num_workers=2"))
+    batches = iter(prepared.data.train_dataloader())
+    parents = {
+        int(Path(f"/proc/{one.pid}/stat").read_text().rsplit(") ")[-1].split()[1]) for one in batches._workers
+    }
+    pipe.send((os.getpid(), parents))
+
+
+def test_a_job_forks_its_loader_workers() -> None:
+    """From a server they would import PyTorch anew, each of them, for seconds."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = forkserver().Process(target=_parents_of_loader_workers, args=(theirs,))
+    process.start()
+    job, parents = ours.recv()
+    process.join()
+    assert parents == {job}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -302,6 +303,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch_size=self.batch_size // self.world if shuffle else self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
+            multiprocessing_context=_FORK if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             drop_last=shuffle and rest == 1 and len(sampler) > 1,
@@ -309,6 +311,10 @@ class ImageDataModule(pl.LightningDataModule):
             generator=torch.Generator().manual_seed(derive(self.seed, "loader", name)),
             worker_init_fn=_one_thread,
         )
+
+
+_FORK = "fork" if sys.platform == "linux" else None
+"""What PyTorch's loaders do on Linux; a job of a sweep would have each of its workers import PyTorch anew."""
 
 
 def _one_thread(worker: Any) -> None:
