@@ -31,7 +31,7 @@ ROWS = (
     {"records"},
     {"config"},
     {"plugins", "trouble"},
-    {"facts", "errors", "seeds", "network", "progress", "machine", "redaction"},
+    {"facts", "errors", "seeds", "network", "progress", "machine", "redaction", "printable"},
 )
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 

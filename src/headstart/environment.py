@@ -7,6 +7,7 @@ import platform
 import resource
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,21 @@ SETTINGS = (
     "NVIDIA_TF32_OVERRIDE",
 )
 """Variables that can change how a number is computed."""
+
+_KEPT = (
+    "python",
+    "packages",
+    "cpu",
+    "gpu",
+    "cuda",
+    "cudnn",
+    "code",
+    "git_commit",
+    "git_dirty",
+    "plugins",
+    "settings",
+)
+"""What is kept of how a run ran before it was resumed."""
 
 # when this is imported: a file that changes later is not the one that runs
 _CODE, _PACKAGES = describe_code(), packages()
@@ -51,6 +67,13 @@ def describe_environment(*, accelerator: str, threads: int, devices: int) -> dic
         "pid": os.getpid(),
         **_CODE,
     }
+
+
+def earlier_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Under what a run that is resumed now has run before, where that was something else."""
+    kept = {key: before[key] for key in _KEPT if key in before}
+    earlier = list(before.get("earlier", ()))
+    return earlier if all(now.get(key) == value for key, value in kept.items()) else [*earlier, kept]
 
 
 def describe_determinism(*, deterministic: bool, accelerator: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from headstart.config.paths import output_dir_of
 from headstart.config.plain import read_config, to_plain
 from headstart.config.schema.logger import SteppedConfig
 from headstart.config.schema.root import Config
-from headstart.environment import peak_memory, process_alive
+from headstart.environment import earlier_environments, peak_memory, process_alive
 from headstart.errors import ConfigError, DataError, RecordError, RunFailed
 from headstart.preparation import Prepared, prepare
 from headstart.recording import (
@@ -44,6 +45,7 @@ from headstart.records.store import (
     read_record,
     write_record,
 )
+from headstart.redaction import RedactedStream, redact_logging
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
 from headstart.training.engine import Fitted, Machine, finish_checkpoints, fit_along
@@ -78,7 +80,7 @@ def run(
     try:
         prepared = prepared or prepare(config)
     except (MemoryError, RuntimeError) as error:
-        raise _explained(error, config) or error from error
+        raise explained(error, config) or error from error
     config = prepared.config
     if expected_key is not None and key_of(prepared) != expected_key:
         raise DataError("the data, the weights or Headstart itself changed after this job was planned; plan anew.")
@@ -130,6 +132,7 @@ def resume(folder: Path, *, alone: bool = False, prune: Callable[[], bool] | Non
         reproduces=before.reproduces,
     )
     record.started, record.logger = before.started, before.logger
+    record.environment["earlier"] = earlier_environments(before.environment, record.environment)
     return _train(prepared, folder, record, began=began, resume=True, prune=prune)
 
 
@@ -168,7 +171,7 @@ def _train(
             record.status, record.finished = "completed", now()
             write_record(folder, record)
     except BaseException as error:
-        known = stopped_by_disk(error, folder) or _explained(error, config)
+        known = stopped_by_disk(error, folder) or explained(error, config)
         fail(record, known or error, folder)
         if logger:
             logger.finish(record, failed=record.status != "pruned")
@@ -187,7 +190,7 @@ def _train(
     return record
 
 
-def _explained(error: BaseException, config: Config) -> RunFailed | None:
+def explained(error: BaseException, config: Config) -> RunFailed | None:
     """The sentence for what the machine refused; None where it is something else."""
     size = config.data.image_size
     return refused(
@@ -195,6 +198,7 @@ def _explained(error: BaseException, config: Config) -> RunFailed | None:
         batch_size=config.data.batch_size,
         size=(size[0], size[1]) if isinstance(size, list) else (size or 0, size or 0),
         gpu=config.trainer.accelerator == "gpu",
+        precision=config.trainer.precision,
     )
 
 
@@ -231,7 +235,8 @@ def train_rank(folder: str, *, resume: bool) -> None:
     """In a process of its own: train along with the run in `folder`, from the config that is frozen there."""
     prepared = prepare(read_config(Path(folder) / CONFIG))
     print(READY, flush=True)
-    with suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt), redirect_stderr(RedactedStream(sys.stderr)):
+        redact_logging()
         fit_along(
             _module(prepared),
             prepared.data,

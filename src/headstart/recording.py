@@ -134,6 +134,8 @@ def write_inputs(folder: Path, prepared: Prepared) -> None:
         write_examples(folder / EXAMPLES, table)
     if text := patch():
         write_text(folder / PATCH, text)
+    else:
+        (folder / PATCH).unlink(missing_ok=True)  # of before it was resumed
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -7,9 +7,12 @@ GitHub and the like.
 
 from __future__ import annotations
 
+import logging
 import netrc
 import os
 import re
+import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,10 +30,12 @@ _QUERY = re.compile(
     r"|(?:sig|key|auth)=(?=[^&;#\s'\"]{8})))[^&;#\s'\"]+",
     re.IGNORECASE,
 )
-_BEARER = re.compile(r"(\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=\-]{8,}", re.IGNORECASE)
+_BEARER = re.compile(
+    r"(\bAuthorization[\"']?\s*[:=]\s*[\"']?(?:\w+\s+)?|\bBearer\s+(?=\S*\d))[A-Za-z0-9._~+/=\-]{8,}", re.IGNORECASE
+)
 _KEY = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|wandb_v\d_[A-Za-z0-9_\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}"
-    r"|github_pat_[A-Za-z0-9_]{20,}|sk-[A-Za-z0-9_\-]{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[A-Za-z0-9\-]{10,})"
+    r"|github_pat_[A-Za-z0-9_]{20,}|sk-(?:proj-|ant-)?[A-Za-z0-9_]{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[A-Za-z0-9\-]{10,})"
 )
 _ASSIGNED = re.compile(
     r"((?:^|[\s,{\"'])[\w.\-]*(?:api_?key|access_?key|(?<!cls_)(?<!dist_)(?<!mask_)token|secret|password|passwd)"
@@ -79,7 +84,7 @@ def redacted(value: Any) -> Any:
 def _values() -> list[str]:
     """What the environment holds under names of secrets, the longest first."""
     found = {value for name, value in os.environ.items() if _NAMED.search(name)} | _stored()
-    return sorted((value for value in found if len(value) >= _SHORTEST), key=len, reverse=True)
+    return sorted((value for value in found - {"anonymous"} if len(value) >= _SHORTEST), key=len, reverse=True)
 
 
 def _stored() -> set[str]:
@@ -114,16 +119,45 @@ def _token(path: str, changed: float) -> frozenset[str]:
         return frozenset()
 
 
+def redact_logging() -> None:
+    """Let handlers that log to this process's outputs log to what stands in their place now.
+
+    Libraries' handlers keep the stream that was there when they were imported.
+    """
+    named = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    for handler in (handler for logger in (logging.root, *named) for handler in logger.handlers):
+        stream = getattr(handler, "stream", None)
+        if isinstance(handler, logging.StreamHandler) and stream in (sys.__stdout__, sys.__stderr__):
+            handler.setStream(sys.stdout if stream is sys.__stdout__ else sys.stderr)
+
+
 class RedactedStream:
     """A text stream that redacts what is written to it, line by line; everything else is the stream's own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._begun = ""
 
     def write(self, text: str) -> int:
-        """Write `text` without its secrets; returns how many characters of it were taken."""
-        self._stream.write(redact(text))
+        """Write whole lines of `text` without their secrets; returns how many characters of it were taken."""
+        self._begun += text
+        end = 1 + max(self._begun.rfind("\n"), self._begun.rfind("\r"))
+        whole, self._begun = self._begun[:end], self._begun[end:]
+        if whole:
+            self._stream.write(redact(whole))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of `lines`."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Write a line that was begun as well."""
+        if self._begun:
+            self._stream.write(redact(self._begun))
+            self._begun = ""
+        self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

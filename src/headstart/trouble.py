@@ -28,13 +28,16 @@ def ran_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def refused(error: BaseException, *, batch_size: int, size: tuple[int, int], gpu: bool) -> RunFailed | None:
+def refused(
+    error: BaseException, *, batch_size: int, size: tuple[int, int], gpu: bool, precision: str
+) -> RunFailed | None:
     """The sentence for what the device has not: memory enough, or a deterministic form of an operation.
 
     `size` is that of the images, (height, width) in pixels. None where the trouble is another.
     """
     if ran_out_of_memory(error):
-        return _out_of_memory(batch_size, size, gpu=gpu or type(error).__name__ == "OutOfMemoryError")
+        gpu = gpu or type(error).__name__ == "OutOfMemoryError"
+        return _out_of_memory(batch_size, size, gpu=gpu, precision=precision)
     operation = re.search(r"(\S+) does not have a deterministic implementation", str(error))
     if operation:
         return RunFailed(
@@ -44,13 +47,15 @@ def refused(error: BaseException, *, batch_size: int, size: tuple[int, int], gpu
     return None
 
 
-def _out_of_memory(batch_size: int, size: tuple[int, int], *, gpu: bool) -> OutOfMemory:
-    height, width = size
+def _out_of_memory(batch_size: int, size: tuple[int, int], *, gpu: bool, precision: str) -> OutOfMemory:
+    at = f" at {size[0]} x {size[1]} pixels" if all(size) else ""
     smaller = f"data.batch_size={batch_size // 2}, " if batch_size > 1 else ""
-    more = "trainer.precision=bf16-mixed" if gpu else "fewer jobs at the same time (launcher.workers)"
+    more = "" if gpu else "fewer jobs at the same time (launcher.workers), "
+    if gpu and precision not in ("bf16-mixed", "16-mixed"):
+        more = "trainer.precision=bf16-mixed, "
     return OutOfMemory(
-        f"out of memory on the {'GPU' if gpu else 'CPU'} with data.batch_size={batch_size} at {height} x {width} "
-        f"pixels. Try {smaller}a smaller data.image_size, {more}, or a strategy that trains fewer layers."
+        f"out of memory on the {'GPU' if gpu else 'CPU'} with data.batch_size={batch_size}{at}. "
+        f"Try {smaller}a smaller data.image_size, {more}or a strategy that trains fewer layers."
     )
 
 
@@ -72,7 +77,7 @@ def stopped_by_disk(error: BaseException, folder: Path) -> DiskTrouble | None:
     if why is None:
         return None
     return DiskTrouble(
-        f"{folder}: {why}; make room for it, then `headstart resume {folder}` goes on from its last epoch."
+        f"{folder}: {why}; once it can be written again, `headstart resume {folder}` goes on from its last epoch."
     )
 
 

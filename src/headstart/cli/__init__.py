@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from headstart.errors import HeadstartError, did_you_mean
+from headstart.printable import printable
 from headstart.redaction import redact
 
 COMMANDS = {
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HeadstartError as error:
         if debug:
             raise
-        print(f"headstart: {redact(str(error))}", file=sys.stderr)
+        print(f"headstart: {printable(redact(str(error)))}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print(

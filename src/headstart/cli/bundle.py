@@ -30,6 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.records.store import read_record
     from headstart.reproduce.pack import pack
 
+    if arguments.run.is_file():
+        raise ConfigError(
+            f"{arguments.run}: is a file; `headstart bundle --unpack {arguments.run}` unpacks a bundle."
+        )
     read_record(arguments.run)
     target = arguments.output or Path(f"{arguments.run.resolve().name}.zip")
     if target.is_dir():

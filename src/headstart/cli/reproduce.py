@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -51,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.reproduce.saved import open_saved
 
     saved = open_saved(arguments.run, unpack_to=default_output_dir() / "bundles")
-    if saved.folder is not None and str(saved.folder) != arguments.run:
-        _tell(f"unpacked: {saved.folder}")
+    if saved.is_copy:
+        _tell(f"its files: {saved.folder}")
     if arguments.requirements is not None:
         return _requirements(saved, arguments.requirements)
     return _one(saved, arguments)
@@ -77,6 +79,10 @@ def _one(saved: Saved, arguments: argparse.Namespace) -> int:
     if not arguments.check_only:
         require_completed(saved)
     if arguments.against is not None:
+        from headstart.errors import ConfigError
+
+        if arguments.overrides or arguments.check_only:
+            raise ConfigError("--against: compares two runs; it takes no overrides and no --check-only.")
         return _against(saved, arguments.against)
     checked = _check(saved, arguments.overrides)
     if arguments.check_only:
@@ -104,20 +110,21 @@ def _check(saved: Saved, overrides: Sequence[str]) -> Checked:
     _tell("checking data, weights, packages, code and machine ...")
     checked = check(saved, overrides, output_dir=str(default_output_dir()))
     if saved.record is None:
+        print("All that it needs is here. A config alone says nothing of what came out, or of what it came.")
         return checked
     if not checked.causes:
-        print("Every ingredient is what it was: config, data, split, weights, packages, code, machine.")
+        _say("Every ingredient is what it was: config, data, split, weights, packages, code, machine.")
     else:
-        print("Not what it was, the likeliest to matter first:")
+        _say("Not what it was, the likeliest to matter first:")
     for change in checked.changes:
-        print(f"  {change.kind}: {change.text}" if change.matters else f"  ({change.kind}: {change.text})")
+        _say(f"  {change.kind}: {change.text}" if change.matters else f"  ({change.kind}: {change.text})")
     return checked
 
 
 def _against(saved: Saved, folder: Path) -> int:
     from headstart.errors import RecordError
     from headstart.records.store import read_record
-    from headstart.reproduce.again import compare
+    from headstart.reproduce.again import changes_between, compare
 
     if saved.record is None:
         raise RecordError(f"{saved.said}: is a config alone; there is nothing to compare with.")
@@ -125,7 +132,7 @@ def _against(saved: Saved, folder: Path) -> int:
     if other.status != "completed":
         raise RecordError(f"{folder}: this run ({other.status}) has no result to compare with.")
     verdict = compare(saved, folder, other)
-    _show_verdict(verdict, ())
+    _show_verdict(verdict, changes_between(saved, folder, other))
     return 3 if verdict.kind == "different" else 0
 
 
@@ -134,7 +141,7 @@ def _show_verdict(verdict: Verdict, changes: Sequence[Change]) -> None:
 
     print()
     for line in verdict_lines(verdict, changes):
-        print(line)
+        _say(line)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -143,6 +150,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from headstart.errors import ConfigError, HeadstartError
     from headstart.records.store import find_runs
     from headstart.reproduce.again import check, reproduce
+    from headstart.reproduce.places import of_it
     from headstart.reproduce.sample import sample
     from headstart.reproduce.saved import open_saved
     from headstart.reproduce.words import first_cause
@@ -163,21 +171,26 @@ def _sweep(arguments: argparse.Namespace) -> int:
         _tell(f"[{place}/{len(chosen)}] {path.name}")
         try:
             saved = open_saved(str(path), unpack_to=folder)
-            checked = check(saved, arguments.overrides, output_dir=str(default_output_dir()))
+            checked = check(saved, of_it(saved, arguments.overrides), output_dir=str(default_output_dir()))
             if arguments.check_only:
                 kind, why = ("changed" if checked.causes else "as it was"), first_cause(checked.changes)
             else:
                 done = reproduce(checked, command=["headstart", *sys.argv[1:]], tell=_tell)
                 assert done.verdict is not None
                 kind, why = done.verdict.kind, first_cause(done.changes)
-        except HeadstartError as error:
-            kind, why = "failed", str(error)
+        except (HeadstartError, OSError, MemoryError, RuntimeError) as error:
+            kind, why = "failed", str(error) or type(error).__name__
         counts[kind] = counts.get(kind, 0) + 1
-        print(f"{kind:<18}{path.name}" + (f"  ({why})" if why and kind not in ("identical", "as it was") else ""))
+        _say(f"{kind:<18}{path.name}" + (f"  ({why})" if why and kind not in ("identical", "as it was") else ""))
     print()
     print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
     return 3 if set(counts) & {"different", "failed", "changed"} else 0
 
 
+def _say(text: str) -> None:
+    """Print what may be another's words."""
+    print(printable(text))
+
+
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)

@@ -78,7 +78,10 @@ def image_folder(path: str) -> Source:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    if odd := next((name for name in names if not _is_text(name)), None):
+        raise DataError(f"data.path: the class folder {odd!r} in {folder} has a name that is no text; rename it.")
+    return names
 
 
 def _examples(root: Path, folder: Path, names: list[str]) -> FileExamples:
@@ -109,8 +112,9 @@ def _images(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         for name in files:
-            if not _is_text(name):
-                shown = os.path.join(here, name).encode("utf-8", "replace").decode()  # noqa: PTH118
+            full = os.path.join(here, name)  # noqa: PTH118
+            if not _is_text(full):
+                shown = full.encode("utf-8", "replace").decode()
                 raise DataError(f"{shown}: its name is not UTF-8; rename it.")
         yield from (
             Path(here, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,11 @@ class ExampleTable:
     """Where the run uses it: `train`, `val`, `test`, `train,val` where both are trained on, or nothing."""
 
 
+MOST_EXAMPLES = 50_000_000
+"""Rows of a file that is read: one that claims more is no record of a run."""
+_TEXTS = ("origin", "id", "label", "split")
+
+
 def write_examples(path: Path, table: ExampleTable) -> None:
     """Write the table, whole or not at all."""
     import pyarrow as pa
@@ -53,18 +59,28 @@ def read_examples(path: Path) -> ExampleTable:
     """Read what `write_examples` wrote; raises RecordError where the file is missing or is no such table."""
     from pyarrow import ArrowException, parquet
 
-    names = ["origin", "id", "label", "digest", "split"]
     try:
-        table = parquet.read_table(path, columns=names, partitioning=None)
-        columns = [table.column(name).to_pylist() for name in names]
-        if any(None in column for column in columns):
+        with parquet.ParquetFile(path, read_dictionary=list(_TEXTS)) as file:
+            if file.metadata.num_rows > MOST_EXAMPLES:
+                raise RecordError(f"{path}: has more than {MOST_EXAMPLES:,} examples.")
+            table = file.read(columns=[*_TEXTS, "digest"])
+        if any(table.column(name).null_count for name in table.column_names):
             raise ValueError("empty cells")
-        digests = np.asarray(columns[3], dtype=np.uint64)
-        texts = [columns[i] for i in (0, 1, 2, 4)]
-        if not all(isinstance(text, str) for column in texts for text in column):
-            raise ValueError("cells that are no text")
+        digests = table.column("digest").to_numpy().astype(np.uint64, casting="safe")
+        texts = [_texts(table.column(name)) for name in _TEXTS]
     except FileNotFoundError as error:
         raise RecordError(f"{path}: there is no such file.") from error
     except (OSError, ArrowException, KeyError, ValueError, TypeError, OverflowError) as error:
         raise RecordError(f"{path}: cannot be read ({type(error).__name__}).") from error
     return ExampleTable(texts[0], texts[1], texts[2], digests, texts[3])
+
+
+def _texts(column: Any) -> list[str]:
+    """A column of text; equal cells are one object, so that a small file does not become a large one."""
+    found: list[str] = []
+    for chunk in column.chunks:
+        values = chunk.dictionary.to_pylist()
+        if not all(isinstance(value, str) for value in values):
+            raise ValueError("cells that are no text")
+        found += [values[i] for i in chunk.indices.to_pylist()]
+    return found

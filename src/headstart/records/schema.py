@@ -127,7 +127,20 @@ def _check_shapes(value: dict[str, Any]) -> None:
     for name in ("final_weights", "files"):
         if not all(isinstance(digest, str) for digest in value.get(name, {}).values()):
             raise RecordError(f"has {name} that are no digests")
+    for name in ("settings", "packages", "code", "plugins"):
+        _check_texts(value.get("environment", {}).get(name), f"environment.{name}")
+    earlier = value.get("environment", {}).get("earlier", [])
+    if not isinstance(earlier, list) or not all(isinstance(one, dict) for one in earlier):
+        raise RecordError("has an environment.earlier that is no list")
+    for one in earlier:
+        for name in ("settings", "packages", "code", "plugins"):
+            _check_texts(one.get(name), f"environment.earlier.{name}")
+    if not all(isinstance(word, str) for word in value.get("command", ())):
+        raise RecordError("has a command of other things than words")
     data = value.get("data", {})
+    transform = data.get("transform", {})
+    if not isinstance(transform, dict):
+        raise RecordError("has a data.transform that is no mapping")
     counts, sizes = data.get("class_counts", {}), data.get("sizes", {})
     if not isinstance(sizes, dict) or not isinstance(counts, dict):
         raise RecordError("has data without sizes or class_counts that can be read")
@@ -137,6 +150,13 @@ def _check_shapes(value: dict[str, Any]) -> None:
         raise RecordError("has data.sizes that are no counts")
     if not isinstance(data.get("class_names", []), list):
         raise RecordError("has data.class_names that are no list")
+
+
+def _check_texts(value: Any, name: str) -> None:
+    if value is not None and (
+        not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values())
+    ):
+        raise RecordError(f"has an {name} that is no mapping of texts")
 
 
 def _finite(value: float | None) -> float | None:

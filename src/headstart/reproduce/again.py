@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.config.identity import config_hash
 from headstart.config.paths import output_dir_of
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config
 from headstart.environment import process_alive
 from headstart.errors import RecordError
-from headstart.experiment import resume, run
+from headstart.experiment import explained, resume, run
 from headstart.preparation import Prepared, prepare
 from headstart.recording import describe_run, file_digests
-from headstart.records.atomic import write_json
+from headstart.records.atomic import plain_json, write_json
+from headstart.records.examples import EXAMPLES, read_examples
 from headstart.records.schema import RunRecord
 from headstart.records.store import RECORD, REPRODUCTIONS, read_record
 from headstart.reproduce.changes import Change, changes
@@ -38,6 +38,8 @@ class Checked:
 
     saved: Saved
     prepared: Prepared
+    now: RunRecord
+    """What a run would say of itself that began at this moment."""
     changes: tuple[Change, ...]
 
     @property
@@ -66,10 +68,13 @@ def check(saved: Saved, overrides: Sequence[str], *, output_dir: str) -> Checked
     config_now = to_plain(config)
     if config.trainer.accelerator == "gpu" and not gpu_count():
         config = with_a_cpu(config)
-    prepared = prepare(config)
-    if saved.record is None:
-        return Checked(saved, prepared, ())
+    try:
+        prepared = prepare(config)
+    except (MemoryError, RuntimeError) as error:
+        raise explained(error, config) or error from error
     now = describe_run(prepared, name="", command=())
+    if saved.record is None:
+        return Checked(saved, prepared, now, ())
     altered = []
     if saved.folder is not None:
         there = file_digests(saved.folder)
@@ -82,18 +87,18 @@ def check(saved: Saved, overrides: Sequence[str], *, output_dir: str) -> Checked
         examples=prepared.data.examples(),
         altered=altered,
     )
-    return Checked(saved, prepared, tuple(found))
+    return Checked(saved, prepared, now, tuple(found))
 
 
 def reproduce(checked: Checked, *, command: Sequence[str], tell: Tell) -> Reproduction:
     """Run it again, into a folder of its own, and compare; `tell` is told where, and what it goes on with.
 
-    A reproduction that was interrupted goes on from its last epoch. Raises RunFailed where training came to
-    nothing.
+    A reproduction that was interrupted goes on from its last epoch, unless anything has changed since. Raises
+    RunFailed where training came to nothing.
     """
     saved, prepared = checked.saved, checked.prepared
     name = saved.record.id if saved.record else saved.said
-    begun = _unfinished(prepared.config, name)
+    begun = _unfinished(prepared.config, checked.now, name)
     if begun is not None:
         tell(f"going on with {begun}")
         folder, record = begun, resume(begun)
@@ -111,6 +116,16 @@ def reproduce(checked: Checked, *, command: Sequence[str], tell: Tell) -> Reprod
     done = Reproduction(folder, record, checked.changes, verdict)
     write_json(folder / REPRODUCTION, as_plain(saved, done))
     return done
+
+
+def changes_between(saved: Saved, folder: Path, record: RunRecord) -> list[Change]:
+    """What differs between a saved run and another, from what both wrote down."""
+    assert saved.record is not None
+    try:
+        examples = read_examples(folder / EXAMPLES)
+    except RecordError:
+        examples = None
+    return changes(saved.record, record, folder=saved.folder, config=record.config, examples=examples)
 
 
 def compare(saved: Saved, folder: Path, record: RunRecord) -> Verdict:
@@ -150,17 +165,26 @@ def as_plain(saved: Saved, done: Reproduction) -> dict[str, Any]:
     }
 
 
-def _unfinished(config: Config, name: str) -> Path | None:
-    """A reproduction of the same run with the same config that was interrupted."""
+def _unfinished(config: Config, now: RunRecord, name: str) -> Path | None:
+    """A reproduction of the same run that was interrupted, made of the same in the same places."""
     for path in sorted((output_dir_of(config) / REPRODUCTIONS).glob(f"*/{RECORD}"), reverse=True):
         try:
             record = read_record(path.parent)
         except RecordError:
             continue
-        if record.reproduces != name or record.config_hash != config_hash(config):
+        if record.reproduces != name or not _is_made_of_the_same(record, now):
             continue
         pid, host = record.environment.get("pid"), record.environment.get("host")
         if record.status == "interrupted" or (record.status == "running" and not process_alive(pid, host)):
             return path.parent
         return None
     return None
+
+
+def _is_made_of_the_same(record: RunRecord, now: RunRecord) -> bool:
+    if record.job_key != now.job_key or record.config != plain_json(now.config):
+        return False
+    same = ("code", "packages", "plugins", "settings", "python", "gpu", "cpu")
+    return not changes(record, now, folder=None, config=now.config, examples=None) and all(
+        record.environment.get(key) == now.environment.get(key) for key in same
+    )

@@ -25,7 +25,7 @@ WEIGHTS = "weights"
 
 MOST_FILES = 100
 LARGEST_TEXT = 256 * 2**20
-"""Bytes of any file that holds no weights."""
+"""Bytes of a file of text."""
 LARGEST = 64 * 2**30
 """Bytes of all files together."""
 MOST_RATIO = 100
@@ -33,6 +33,7 @@ MOST_RATIO = 100
 _SMALL = 4 * 2**20
 _CHUNK = 2**20
 
+_TEXTS = (".json", ".yaml", ".csv", ".md", ".txt", ".patch")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,120}")
 
 
@@ -42,12 +43,24 @@ class _Entry:
     size: int
 
 
+def start_name(path: Path) -> str:
+    """How a file of weights is called in a bundle; of its name the ending says what it is."""
+    ending = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,16}", path.suffix) else ""
+    return f"{START}/{WEIGHTS}{ending}"
+
+
 def is_bundle(path: Path) -> bool:
     """Whether a file is a ZIP archive at all; `unpack` says whether it is a bundle."""
     try:
         return zipfile.is_zipfile(path)
     except OSError:
         return False
+
+
+def check_bundle(path: Path) -> None:
+    """Raise RecordError where `unpack` would refuse a bundle for what it lists."""
+    with zipfile.ZipFile(path) as archive:
+        _check(archive, path)
 
 
 def unpack(path: Path, *, into: Path) -> Path:
@@ -95,6 +108,9 @@ def _check(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, _Entry], str
     names = [info.filename for info in infos]
     if len({name.lower() for name in names}) != len(names):
         raise RecordError(f"{path}: has two files of one name.")
+    folders = {parent.lower() for name in names for parent in _parents(name)}
+    if clash := next((name for name in names if name.lower() in folders), None):
+        raise RecordError(f"{path}: {clash} is a file and a folder.")
     for info in infos:
         _check_entry(info, path)
     if MANIFEST not in names:
@@ -113,6 +129,11 @@ def _check(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, _Entry], str
     return entries, run
 
 
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:i]) for i in range(1, len(parts))]
+
+
 def _check_entry(info: zipfile.ZipInfo, path: Path) -> None:
     name = info.filename
     parts = name.split("/")
@@ -123,7 +144,10 @@ def _check_entry(info: zipfile.ZipInfo, path: Path) -> None:
         raise RecordError(f"{path}: {name} is no ordinary file; links and devices are refused.")
     if info.flag_bits & 0x1:
         raise RecordError(f"{path}: {name} is encrypted.")
-    if info.file_size > LARGEST_TEXT and not name.endswith((".safetensors", ".pth", ".pt", ".bin")):
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # the others give out as much as they like at once
+        raise RecordError(f"{path}: {name} is packed in a way that no bundle is.")
+    if info.file_size > LARGEST_TEXT and name.endswith(_TEXTS):
         raise RecordError(f"{path}: {name} has {info.file_size:,} bytes, more than such a file can have.")
     if info.file_size > _SMALL and info.file_size > MOST_RATIO * max(1, info.compress_size):
         raise RecordError(

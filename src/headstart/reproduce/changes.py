@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import RecordError
+from headstart.config.plain import from_plain, to_plain
+from headstart.errors import ConfigError, RecordError
 from headstart.records.examples import EXAMPLES, ExampleTable, read_examples
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG
@@ -62,6 +64,16 @@ def changes(
     found += _weights(before.weights, now.weights)
     found += [Change("packages", *said) for said in package_changes(before.environment, now.environment)]
     found += [Change("code", *said) for said in code_changes(before.environment, now.environment)]
+    for earlier in before.environment.get("earlier", ()):
+        # what it was resumed under is compared with `now` above
+        found += [
+            Change(kind, f"the run began under another, and was resumed: {text}", matters)
+            for kind, lines in (
+                ("packages", package_changes(earlier, before.environment)),
+                ("code", code_changes(earlier, before.environment)),
+            )
+            for text, matters in lines
+        ]
     found += [Change("machine", *said) for said in machine_changes(before, now)]
     found += _made_of_them(before, now)
     return sorted(found, key=lambda change: change.rank)
@@ -85,6 +97,9 @@ _PLACE = {
 
 def _config(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     lines = []
+    # options that came later have their defaults in an older config
+    with suppress(ConfigError):
+        before = to_plain(from_plain(dict(before)))
     for path, old, new in _differences(before, now, ()):
         if path[:1] not in _PLACE and path[:2] not in _PLACE:
             lines.append(Change("config", f"{'.'.join(path)}: {_shown(old)} -> {_shown(new)}"))
@@ -97,17 +112,12 @@ _ABSENT = "(not there)"
 def _differences(old: Any, new: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], Any, Any]]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
-            # an option that one side does not know yet has its default there
             if key in old and key in new:
                 yield from _differences(old[key], new[key], (*path, str(key)))
-            elif path and (old.get(key) or new.get(key)) and _has_other_kind(old, new):
+            else:
                 yield (*path, str(key)), old.get(key, _ABSENT), new.get(key, _ABSENT)
     elif old != new:
         yield path, old, new
-
-
-def _has_other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return any(old.get(key) != new.get(key) for key in ("name", "source"))
 
 
 def _shown(value: Any) -> str:
@@ -130,7 +140,7 @@ def _weights(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
 
 def _made_of_them(before: RunRecord, now: RunRecord) -> list[Change]:
     found = []
-    old, new = before.data.get("transform") or {}, now.data.get("transform") or {}
+    old, new = before.data.get("transform", {}), now.data.get("transform", {})
     for which, name in (("train", "of training"), ("eval", "of evaluation")):
         if old.get(which) != new.get(which):
             text = f"{name}: {_around(str(old.get(which)), str(new.get(which)))}"

@@ -22,7 +22,7 @@ from headstart.records.schema import RunRecord, result_of
 from headstart.records.store import CONFIG, RECORD, read_record
 from headstart.records.tables import METRICS, PREDICTIONS
 from headstart.redaction import redact, redacted
-from headstart.reproduce.bundle import FORMAT, MANIFEST, START, VERSION, WEIGHTS
+from headstart.reproduce.bundle import FORMAT, MANIFEST, START, VERSION, check_bundle, start_name
 from headstart.reproduce.requirements import requirements_of
 
 Which = Literal["none", "tested", "all"]
@@ -82,6 +82,7 @@ def pack(folder: Path, target: Path, *, weights: Which = "tested", start: bool =
                 with archive.open(info, "w", force_zip64=True) as file:
                     for chunk in part.chunks():
                         file.write(chunk)
+        check_bundle(temporary)
 
     write_with(target, write)
     return [(name, int(entry["size"])) for name, entry in files.items()]  # type: ignore[call-overload]
@@ -121,7 +122,7 @@ def _start_weights(path: Path, *, is_run: bool) -> Iterator[_Part]:
     if not path.exists():
         raise RecordError(f"weights.path={path}: is not there any more; pack it without --start.")
     if not is_run:
-        yield _Part(f"{START}/{WEIGHTS}{path.suffix}", path=path)
+        yield _Part(start_name(path), path=path)
         return
     record = read_record(path)
     yield _Part(f"{START}/{RECORD}", json.dumps(redacted(plain_json(record.to_dict())), allow_nan=False))

@@ -11,6 +11,7 @@ from headstart.config.checks import check
 from headstart.config.plain import from_plain, to_plain
 from headstart.config.schema.root import Config
 from headstart.errors import ConfigError, did_you_mean
+from headstart.reproduce.saved import Saved, exists
 
 PLACES = ("data.path", "data.download", "data.num_workers", "weights.path", "output_dir", "logger")
 """Keys that cannot change what comes out."""
@@ -33,6 +34,8 @@ def with_places(config: Config, overrides: Sequence[str], *, output_dir: str) ->
     for another key, or a value that does not fit.
     """
     plain = to_plain(config) | {"output_dir": output_dir, "logger": {"name": "none"}}
+    if "download" in plain["data"]:  # somebody else's config says where to; only this machine's owner may
+        plain["data"] = {**plain["data"], "download": False}
     for text in overrides:
         key, sign, value = text.partition("=")
         if not sign or key not in ALLOWED:
@@ -40,13 +43,30 @@ def with_places(config: Config, overrides: Sequence[str], *, output_dir: str) ->
                 f"{text}: would make another experiment of it; reproducing takes {', '.join(ALLOWED)}."
                 f"{did_you_mean(key, ALLOWED)}"
             )
-        _put(plain, key, _value(text, value))
+        _put(plain, key, _value(text, key, value))
     changed = from_plain(plain)
     check(changed)
     return changed
 
 
-def _value(text: str, value: str) -> Any:
+def of_it(saved: Saved, overrides: Sequence[str]) -> list[str]:
+    """Those of a sweep's `overrides` that one of its runs can use: each has its own data, weights and places."""
+    wanted = []
+    for text in overrides:
+        group, _, name = text.partition("=")[0].partition(".")
+        has = hasattr(getattr(saved.config, group, None), name) if name else True
+        if has and not (group == "weights" and name == "path" and exists(getattr(saved.config.weights, name))):
+            wanted.append(text)
+    return wanted
+
+
+_PATHS = ("data.path", "weights.path", "output_dir", "logger")
+"""Their values are taken as they stand: a folder may be called 2024_06."""
+
+
+def _value(text: str, key: str, value: str) -> Any:
+    if key in _PATHS:
+        return value
     try:
         return yaml.safe_load(value) if value else None
     except yaml.YAMLError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from headstart.config.schema.weights import FileConfig, RunConfig
 from headstart.errors import ConfigError, RecordError
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, RECORD, read_record
-from headstart.reproduce.bundle import START, WEIGHTS, is_bundle, unpack
+from headstart.reproduce.bundle import START, is_bundle, start_name, unpack
 from headstart.reproduce.wandb_source import PREFIX, fetch
 
 _RESUMABLE = ("interrupted", "failed", "running")
@@ -28,6 +29,8 @@ class Saved:
     record: RunRecord | None = None
     folder: Path | None = None
     """Where its files lie."""
+    is_copy: bool = False
+    """Whether they were brought there: out of a bundle, or from W&B."""
 
 
 def open_saved(said: str, *, unpack_to: Path) -> Saved:
@@ -36,17 +39,27 @@ def open_saved(said: str, *, unpack_to: Path) -> Saved:
     Raises RecordError where there is no such thing, ConfigError where its config cannot be read.
     """
     if said.startswith(PREFIX):
-        return _of_folder(fetch(said, into=unpack_to), said)
-    path = Path(said).expanduser()
+        return replace(_of_folder(fetch(said, into=unpack_to), said), is_copy=True)
+    path = Path(said)
+    with suppress(RuntimeError):  # ~nobody
+        path = path.expanduser()
+    if not exists(path):
+        raise RecordError(f"{said[:200]}: there is no such run, config or bundle.")
     if path.is_dir():
         return _of_folder(path, said)
     if path.suffix in (".yaml", ".yml"):
         return Saved(said, read_config(path))
     if path.is_file() and is_bundle(path):
-        return _of_folder(unpack(path, into=unpack_to), said)
-    if path.is_file():
-        raise RecordError(f"{said}: is neither a config (.yaml) nor a bundle (.zip).")
-    raise RecordError(f"{said}: there is no such run, config or bundle.")
+        return replace(_of_folder(unpack(path, into=unpack_to), said), is_copy=True)
+    raise RecordError(f"{said}: is neither a config (.yaml) nor a bundle (.zip).")
+
+
+def exists(path: str | Path) -> bool:
+    """Whether something is there; a name that cannot be one is of nothing."""
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _of_folder(folder: Path, said: str) -> Saved:
@@ -76,12 +89,12 @@ def require_places(config: Config, *, said: str) -> None:
     """Raise ConfigError where the data or the weights are not where the config says; it names the key to set."""
     path = getattr(config.data, "path", None)
     # a dataset of the hub has a name there, not a path
-    if isinstance(path, str) and os.path.isabs(path) and not Path(path).exists():  # noqa: PTH117
+    if isinstance(path, str) and os.path.isabs(path) and not exists(path):  # noqa: PTH117
         raise ConfigError(
             f"data.path={path}: the data is not there any more; say where it is now: "
             f"headstart reproduce {said} data.path=..."
         )
-    if isinstance(config.weights, FileConfig | RunConfig) and not Path(config.weights.path).expanduser().exists():
+    if isinstance(config.weights, FileConfig | RunConfig) and not exists(config.weights.path):
         what = "file of weights" if isinstance(config.weights, FileConfig) else "run that the weights come from"
         raise ConfigError(
             f"weights.path={config.weights.path}: the {what} is not there any more; say where it is now: "
@@ -90,12 +103,14 @@ def require_places(config: Config, *, said: str) -> None:
 
 
 def _with_packed_weights(config: Config, folder: Path) -> Config:
-    """The weights that it started from, where they came along in a bundle and are not in their old place."""
+    """The weights that it started from, not in their old place but in its bundle, or a run beside it."""
     weights = config.weights
-    if not isinstance(weights, FileConfig | RunConfig) or Path(weights.path).expanduser().exists():
+    if not isinstance(weights, FileConfig | RunConfig) or exists(weights.path):
         return config
-    start = folder / START
-    found = start if isinstance(weights, RunConfig) else start / f"{WEIGHTS}{Path(weights.path).suffix}"
+    found = folder / start_name(Path(weights.path))
+    if isinstance(weights, RunConfig):
+        beside = folder.absolute().parent / Path(weights.path).name
+        found = folder / START if (folder / START / RECORD).is_file() else beside
     if found.exists():
         return replace(config, weights=replace(weights, path=str(found.absolute())))
     return config

@@ -43,16 +43,19 @@ def check_metrics(before: RunRecord, now: RunRecord, *, siblings: Sequence[RunRe
     """Each metric of the test split, or of validation where there was no test.
 
     The tolerance is one standard deviation between the `siblings`, runs of the same arm and split with other
-    seeds, where there are three of them with `before`; no less than what one test example is worth.
+    seeds, where there are three seeds with that of `before`; no less than what one test example is worth, and a
+    tenth of the default.
     """
     names = [name for name in before.metrics if name.startswith("test/")] or list(before.metrics)
     size = (before.data.get("sizes") or {}).get("test" if names and names[0].startswith("test/") else "val") or 0
     found = []
     for name in names:
-        values = [value for record in (before, *siblings) if (value := record.metrics.get(name)) is not None]
+        seeds = {record.seed: record.metrics.get(name) for record in (*siblings, before)}
+        values = [value for value in seeds.values() if value is not None]
         least = 1 / size if size and _is_share(name) else 0.0
         if len(values) >= FEWEST_SEEDS:
             spread = statistics.stdev(values)
+            least = max(least, _default(name, before.metrics) / 10)  # seeds may agree by chance
             tolerance, basis = max(spread, least), f"spread of {len(values)} seeds"
         else:
             tolerance, basis = max(_default(name, before.metrics), 2 * least), "default"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import traceback
@@ -29,7 +30,7 @@ from headstart.records.sweeps import (
     read_sweep,
     write_state,
 )
-from headstart.redaction import RedactedStream, redact
+from headstart.redaction import RedactedStream, redact, redact_logging
 from headstart.trouble import ran_out_of_memory
 
 Result = str
@@ -190,4 +191,11 @@ def perform_in(sweep: str, job_id: str, output_dir: str) -> Result:
         redirect_stdout(RedactedStream(sys.stdout)),
         redirect_stderr(RedactedStream(sys.stderr)),
     ):
-        return perform(Path(sweep), job_id, output_dir=Path(output_dir))
+        redact_logging()
+        try:
+            return perform(Path(sweep), job_id, output_dir=Path(output_dir))
+        except Exception:
+            # or Python prints it itself, after the redirection
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)

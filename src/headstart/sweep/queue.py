@@ -177,7 +177,10 @@ class Queue:
                 state.status, state.finished = "interrupted", now()
             else:
                 state.status, state.kind, state.error, state.finished = "failed", ended.kind, ended.how, now()
-            write_state(self.folder, job, state)
+            try:
+                write_state(self.folder, job, state)
+            except OSError:  # a full disk, say: what still runs shall end by itself, and nothing else begins
+                self.stopping = True
             self._tell_the_run(state)
         self.states[job] = state
         if state.status == "failed" and self._again(job, state):
