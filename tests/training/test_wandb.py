@@ -68,7 +68,7 @@ def check_whole(server: FakeWandb, run: Run, folder: Path, record: RunRecord) ->
     assert run.summary["best/val/accuracy_micro"] == max(row["val/accuracy_micro"] for row in epochs)
     assert run.summary["run_id"] == record.id
     kinds = {artifact.type: server.artifact_files(artifact) for artifact in server.logged(run)}
-    assert set(kinds["run"]) == {"run.json", "config.yaml", "metrics.csv"}
+    assert set(kinds["run"]) == {"run.json", "config.yaml", "examples.parquet", "metrics.csv"}
     assert json.loads(kinds["run"]["run.json"])["metrics"] == record.metrics
     tables = [name for artifact in server.logged(run) for name in server.artifact_files(artifact)]
     assert any(name.endswith("mistakes.table.json") for name in tables)

@@ -41,12 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.config.paths import default_output_dir
     from headstart.errors import ConfigError
     from headstart.records.sweeps import SWEEP
+    from headstart.reproduce.saved import exists
     from headstart.sweep.plan import is_sweep_name
 
     if arguments.sample is not None and arguments.sample < 1:
         raise ConfigError(f"--sample {arguments.sample}: must be 1 or more.")
     path = Path(arguments.run)
-    if (path / SWEEP).is_file() or (not path.exists() and is_sweep_name(arguments.run)):
+    if exists(path / SWEEP) or (is_sweep_name(arguments.run) and not exists(path)):
         return _sweep(arguments)
     if arguments.sample is not None:
         raise ConfigError("--sample: is for a sweep; this is one run.")

@@ -44,7 +44,7 @@ def open_saved(said: str, *, unpack_to: Path) -> Saved:
     with suppress(RuntimeError):  # ~nobody
         path = path.expanduser()
     if not exists(path):
-        raise RecordError(f"{said[:200]}: there is no such run, config or bundle.")
+        raise RecordError(f"{said[:100]}: there is no such run, config or bundle.")
     if path.is_dir():
         return _of_folder(path, said)
     if path.suffix in (".yaml", ".yml"):

@@ -60,4 +60,4 @@ def _find(api: Any, project: str, name: str) -> Any:
     except Exception as error:
         if "could not find run" not in str(error).lower():
             raise
-    return next(iter(api.runs(project, filters={"display_name": name}, per_page=1)), None)
+    return next(iter(api.runs(project, filters={"displayName": name}, order="-created_at", per_page=1)), None)

@@ -235,7 +235,10 @@ def is_sweep_name(name: str) -> bool:
     """Whether a sweep of this name lies in the outputs."""
     from headstart.config.paths import default_output_dir
 
-    return (default_output_dir() / "sweeps" / Path(name).name / SWEEP).is_file()
+    try:
+        return (default_output_dir() / "sweeps" / Path(name).name / SWEEP).is_file()
+    except OSError:  # a name that none can have
+        return False
 
 
 def find_sweep(name: Path) -> Path:

@@ -13,6 +13,7 @@ from headstart.config.checks import lower_is_better
 from headstart.config.schema.logger import WandbConfig
 from headstart.config.wandb_access import base_url, wandb_key_configured, wandb_mode
 from headstart.network import reachable
+from headstart.records.examples import EXAMPLES
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, RECORD
 from headstart.records.tables import METRICS, read_rows
@@ -160,7 +161,7 @@ class WandbLogger:
         import wandb
 
         files = wandb.Artifact(f"run-{record.id}"[:128], type="run")
-        for name in (RECORD, CONFIG, METRICS):
+        for name in (RECORD, CONFIG, METRICS, EXAMPLES):
             if (self.folder / name).is_file():
                 files.add_file(str(self.folder / name))
         self.run.log_artifact(files)
