@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from headstart.errors import WeightsError
@@ -22,6 +22,9 @@ _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 """Keys under which training scripts keep the weights; averaged ones first, as timm prefers them."""
 
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "encoder.")
+
+
+_MOST_GROWTH = 4
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,19 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        _refuse_bomb(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols of files that are no weights
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"weights: {path}: is not a file of plain tensors (pickled objects are refused; save the state_dict)."
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file fails in every way that Python has
         raise WeightsError(f"weights: {path}: cannot be read ({_first_line(error)}).") from error
     for key in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
@@ -63,6 +71,15 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not state:
         raise WeightsError(f"weights: {path}: holds no tensors.")
     return state
+
+
+def _refuse_bomb(path: Path) -> None:
+    """PyTorch packs nothing: a file that would grow was made to fill somebody's memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+        if size > _MOST_GROWTH * path.stat().st_size + 2**20:
+            raise WeightsError(f"weights: {path}: would grow to {size:,} bytes; refused.")
 
 
 def _first_line(error: Exception) -> str:

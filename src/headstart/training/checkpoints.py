@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return found
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file fails in every way that Python has
         raise RecordError(f"{path}: is damaged; remove it to begin the run again from its start.") from error
 
 
@@ -121,5 +120,13 @@ def weights_sha256(folder: Path) -> dict[str, str]:
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Read what `save_weights` wrote back into the same model, every tensor of it."""
-    model.load_state_dict(load_file(path), strict=True)
+    """Read what `save_weights` wrote back into the same model, every tensor of it.
+
+    Raises RecordError where the file is damaged, or of another model.
+    """
+    try:
+        model.load_state_dict(load_file(path), strict=True)
+    except SafetensorError as error:
+        raise RecordError(f"{path}: is damaged ({' '.join(str(error).split())[:100]}).") from error
+    except RuntimeError as error:
+        raise RecordError(f"{path}: holds the weights of another model than the config's.") from error
