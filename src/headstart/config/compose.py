@@ -122,7 +122,7 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{' '.join(chosen)}: a group is one of its choices by name.") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"A config file is not YAML: {' '.join(str(error).split())}") from error
 
 

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,29 @@ def from_plain(plain: dict[str, Any]) -> Config:
     return Config(**parts, **{f.name: getattr(scalars, f.name) for f in dataclasses.fields(scalars)})
 
 
+MOST_VALUES = 1_000_000
+"""Of a saved config; a list of classes is the longest that there is."""
+
+
 def read_config(path: Path) -> Config:
     """Read a saved `config.yaml`; raises ConfigError where it is missing or not a config."""
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__}).") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: is not plain YAML ({' '.join(str(error).split())[:200]}).") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: holds no config.")
-    if any("${" in str(value) for value in _leaves(plain)):
-        raise ConfigError(f"{path}: a saved config holds values, not ${{...}} references.")
-    return from_plain(plain)
+    for count, value in enumerate(_leaves(plain)):
+        if count > MOST_VALUES:  # aliases of aliases make billions out of a few lines
+            raise ConfigError(f"{path}: holds more than {MOST_VALUES:,} values.")
+        if "${" in str(value):
+            raise ConfigError(f"{path}: a saved config holds values, not ${{...}} references.")
+    try:
+        return from_plain(plain)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 @functools.cache
@@ -175,9 +186,9 @@ def _regularizer(name: str) -> type:
     return kinds[name]
 
 
-def _leaves(node: Any) -> list[Any]:
+def _leaves(node: Any) -> Iterator[Any]:
     """All scalars of nested plain data, walked without recursion: a hostile file may be deep."""
-    leaves, todo = [], [node]
+    todo = [node]
     while todo:
         item = todo.pop()
         if isinstance(item, dict):
@@ -185,5 +196,4 @@ def _leaves(node: Any) -> list[Any]:
         elif isinstance(item, list):
             todo.extend(item)
         else:
-            leaves.append(item)
-    return leaves
+            yield item

@@ -69,7 +69,7 @@ def _value(text: str, key: str, value: str) -> Any:
         return value
     try:
         return yaml.safe_load(value) if value else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{text}: cannot be read; quote a value with special characters.") from error
 
 
