@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
+        # a writer that still has it open would keep its room on a full disk, and the record finds none
+        with suppress(OSError):
+            os.truncate(temporary, 0)
         temporary.unlink(missing_ok=True)
         raise
 
