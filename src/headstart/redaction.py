@@ -12,6 +12,7 @@ import netrc
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -129,6 +130,11 @@ def redact_logging() -> None:
         stream = getattr(handler, "stream", None)
         if isinstance(handler, logging.StreamHandler) and stream in (sys.__stdout__, sys.__stderr__):
             handler.setStream(sys.stdout if stream is sys.__stdout__ else sys.stderr)
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print what Python prints of an exception that nobody caught, without its secrets."""
+    print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
 class RedactedStream:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from headstart.errors import HeadstartError, did_you_mean
 from headstart.printable import printable
-from headstart.redaction import redact
+from headstart.redaction import redact, show_traceback
 
 COMMANDS = {
     "train": "run an experiment, or with -m a sweep of them",
@@ -41,7 +41,13 @@ _MODULES = {"list": "choices", "inspect": "inspection", _HIDDEN: "completion"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0, 1 (our fault), 2 (a mistake), 3 (the answer is no), 130."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # this process is ours, and what Python would print of a fault is too
+        try:
+            return main(sys.argv[1:])
+        except Exception as error:
+            show_traceback(error)
+            return 1
+    words = list(arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:

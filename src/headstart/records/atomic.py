@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -57,9 +58,13 @@ _PROBE = 65536
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what writes that were killed have left below `folder`; nothing may be writing there."""
-    for path in folder.rglob(".*.tmp"):
-        if path.is_file() and not path.is_symlink():
+    for path in folder.rglob(".*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
+
+
+# ours, and those of safetensors
+_LEFTOVER = re.compile(r"\..+\.tmp|\.tmp[A-Za-z0-9]{6}")
 
 
 def _umask() -> int:
