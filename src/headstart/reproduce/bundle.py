@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -9,6 +10,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +90,10 @@ def unpack(path: Path, *, into: Path) -> Path:
                 shutil.rmtree(holding, ignore_errors=True)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, KeyError) as error:
         raise RecordError(f"{path}: is damaged ({_reason(error)}).") from error
-    except (UnicodeDecodeError, zipfile.LargeZipFile, MemoryError) as error:
+    except (UnicodeDecodeError, zipfile.LargeZipFile, MemoryError, zlib.error) as error:
         raise RecordError(f"{path}: is damaged ({type(error).__name__}).") from error
     except OSError as error:
-        if error.filename or error.errno:
+        if error.errno not in (None, errno.EINVAL):  # a place in the file that there is not
             raise
         raise RecordError(f"{path}: is damaged ({_reason(error)}).") from error
 
