@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 def runs_hold(path: Path, *, weights: bool) -> dict[str, list[Path]]:
     """What completed runs below `path` hold and can do without, by kind; nothing where there are no runs."""
     from headstart.errors import RecordError
+    from headstart.records.atomic import leftovers
     from headstart.records.store import find_runs
 
     held: dict[str, list[Path]] = {"checkpoints of completed runs": [], "left-over temporary files": []}
@@ -71,7 +72,7 @@ def runs_hold(path: Path, *, weights: bool) -> dict[str, list[Path]]:
         held["checkpoints of completed runs"] += [
             file for file in sorted((folder / "checkpoints").glob("*")) if file.name not in kept
         ]
-        held["left-over temporary files"] += [file for file in folder.rglob(".*.tmp") if file.is_file()]
+        held["left-over temporary files"] += leftovers(folder)
     return held
 
 

@@ -58,9 +58,17 @@ _PROBE = 65536
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what writes that were killed have left below `folder`; nothing may be writing there."""
-    for path in folder.rglob(".*"):
-        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            path.unlink(missing_ok=True)
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files below `folder` that nothing has put in its place."""
+    return [
+        path
+        for path in folder.rglob(".*")
+        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink()
+    ]
 
 
 # ours, and those of safetensors
