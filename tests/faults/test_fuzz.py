@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,8 @@ size = st.one_of(st.none(), st.integers(0, 60), st.floats(0, 1.2).filter(lambda 
 
 @full
 def test_splits_and_subsets(cases: int) -> None:
-    base = tiny_config().data
+    config_of_all = tiny_config()
+    base = config_of_all.data
     made = 0
 
     def one(data: Any) -> None:
@@ -196,6 +197,7 @@ def test_splits_and_subsets(cases: int) -> None:
             st.one_of(st.none(), st.lists(st.one_of(st.sampled_from("abcde"), st.integers(-1, 4)), max_size=4))
         )
         try:
+            check(replace(config_of_all, data=config))
             if wanted is not None:
                 source = of_classes(source, wanted)
             usable = {name: list(range(len(examples.ids))) for name, examples in source.splits.items()}

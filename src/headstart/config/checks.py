@@ -27,6 +27,10 @@ def lower_is_better(metric: str) -> bool:
     return metric.rpartition("/")[2] in LOWER_IS_BETTER
 
 
+LARGEST = 2**63 - 1
+"""Of whole numbers; PyTorch's go no further."""
+
+
 def check(config: Config) -> None:
     """Raise ConfigError for the first value that cannot be, alone or beside another."""
     for key, value, field in _options(config):
@@ -73,6 +77,8 @@ def _check_value(key: str, value: Any, rule: Any) -> None:
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
+        if isinstance(number, int) and abs(number) > LARGEST:
+            raise ConfigError(f"{key}={str(number)[:20]}...: is more than any number here can be.")
         if not math.isfinite(number):
             raise ConfigError(f"{key}={value}: must be finite.")
         for bound, wrong, words in (

@@ -142,7 +142,9 @@ _PARTS_KEPT = 10_000
 
 def _build(cls: type, value: Any, prefix: str) -> Any:
     known = metadata_of(cls)
-    for name in value if isinstance(value, dict) else ():
+    if not isinstance(value, dict):
+        raise ConfigError(f"{prefix.removesuffix('.')}: expected a group of options, found {value!r}.")
+    for name in value:
         if name not in known:
             raise ConfigError(unknown_key(f"{prefix}{name}", list(known)))
     try:
@@ -150,9 +152,9 @@ def _build(cls: type, value: Any, prefix: str) -> Any:
         for key in sorted(OmegaConf.missing_keys(merged)):
             raise ConfigError(f"{prefix}{key} is required: {known[key].metadata['help'] if key in known else ''}")
         return OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ValueError, OverflowError) as error:
         where = getattr(error, "full_key", None)
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{prefix}{where}: {reason}." if where else reason) from error
 
 

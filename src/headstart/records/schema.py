@@ -135,7 +135,8 @@ def _check_shapes(value: dict[str, Any]) -> None:
     for one in earlier:
         for name in ("settings", "packages", "code", "plugins"):
             _check_texts(one.get(name), f"environment.earlier.{name}")
-    if not all(isinstance(word, str) for word in value.get("command", ())):
+    command = value.get("command", [])
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise RecordError("has a command of other things than words")
     data = value.get("data", {})
     transform = data.get("transform", {})
