@@ -301,3 +301,47 @@ def test_a_run_that_was_resumed_under_other_code_says_so(monkeypatch: pytest.Mon
     assert main(["reproduce", str(folder), "--check-only"]) == 3
     said = capsys.readouterr().out
     assert "code: the run began under another, and was resumed: Headstart's own: training" in said
+
+
+@pytest.mark.parametrize("field", ["predictions_sha256", "final_weights"])
+def test_identical_means_both(run_tiny: RunTiny, field: str, capsys: Capture) -> None:
+    """Other predictions, or other weights, alone."""
+    folder, record = run_tiny(*MOVING)
+    other = "0" * 64 if field == "predictions_sha256" else record.final_weights | {"best": "0" * 64}
+    edit_record(folder, **{field: other})
+    assert main(["reproduce", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "within tolerance: not the same bits, but every metric agrees." in said
+    assert "No recorded ingredient has changed; an operation without a fixed order may be why." in said
+
+
+def test_a_run_without_a_test(run_tiny: RunTiny, capsys: Capture) -> None:
+    folder, _ = run_tiny(*MOVING, "trainer.test=false")
+    assert main(["reproduce", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "identical: predictions and final weights" not in said
+    assert "final weights are the same, bit for bit (val/accuracy_micro" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data.refit_on_val=true", "trainer.checkpoint=last"),
+        ("data.classes=[0,3,7]", "data.train_size=30", "data.test_size=30"),
+        ("regularizer=[l2_sp]", "weights=run"),
+        pytest.param(("trainer.devices=2", "data.batch_size=16"), marks=pytest.mark.slow),
+        pytest.param(("data.mixup_alpha=0.4", "strategy.normalization=stochnorm"), marks=pytest.mark.slow),
+        pytest.param(("regularizer=[co_tuning]", "weights=run"), marks=pytest.mark.slow),
+    ],
+)
+def test_other_ways_to_run(run_tiny: RunTiny, words: tuple[str, ...], capsys: Capture) -> None:
+    parent, _ = run_tiny()
+    words = tuple(
+        word for text in words for word in ((text, f"weights.path={parent}") if text == "weights=run" else (text,))
+    )
+    own = {word.partition("=")[0] for word in words}
+    folder, _ = run_tiny(*(word for word in MOVING if word.partition("=")[0] not in own), *words)
+    assert main(["reproduce", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "identical" in said, said
+    assert "Every ingredient is what it was" in said

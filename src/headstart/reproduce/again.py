@@ -161,6 +161,7 @@ def as_plain(saved: Saved, done: Reproduction) -> dict[str, Any]:
         ],
         "parted": asdict(parting) if parting else None,
         "changes": [asdict(change) for change in done.changes],
+        "compared": list(done.verdict.compared),
         "not_compared": list(done.verdict.unknown),
     }
 

@@ -31,6 +31,8 @@ class Verdict:
     kind: Kind
     metrics: tuple[MetricCheck, ...]
     parting: Parting | None
+    compared: tuple[str, ...] = ()
+    """What was compared bit for bit."""
     unknown: tuple[str, ...] = ()
     """What could not be compared, because the first run did not keep it."""
 
@@ -52,25 +54,25 @@ def judge(
     metrics = check_metrics(before, now, siblings=siblings)
     parting = find_parting(folder_before, folder_now)
     unknown = []
-    same = []
+    same = {}
     if before.predictions_sha256 is not None:
-        same.append(before.predictions_sha256 == now.predictions_sha256)
+        same["predictions"] = before.predictions_sha256 == now.predictions_sha256
     elif before.config["trainer"].get("test", True):
         unknown.append("predictions")
     both = set(weights_before) & set(now.final_weights)
     if both:
-        same += [weights_before[name] == now.final_weights[name] for name in sorted(both)]
+        same["final weights"] = all(weights_before[name] == now.final_weights[name] for name in both)
     else:
         unknown.append("final weights")
     if not same:  # nothing but the metrics is known of it
-        same = [parting is None and before.metrics == now.metrics]
-    if all(same):
+        same["all metrics"] = parting is None and before.metrics == now.metrics
+    if all(same.values()):
         kind: Kind = "identical"
     elif metrics and all(check.is_within for check in metrics):
         kind = "within tolerance"
     else:
         kind = "different"
-    return Verdict(kind, metrics, parting if kind != "identical" else None, tuple(unknown))
+    return Verdict(kind, metrics, parting if kind != "identical" else None, tuple(same), tuple(unknown))
 
 
 def find_parting(folder_before: Path | None, folder_now: Path) -> Parting | None:

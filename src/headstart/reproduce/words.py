@@ -39,8 +39,7 @@ def _first(verdict: Verdict) -> str:
     if verdict.kind == "identical":
         shown = next((check for check in verdict.metrics if check.now is not None), None)
         value = f" ({shown.name} {_number(shown.now)})" if shown else ""
-        what = [name for name in ("predictions", "final weights") if name not in verdict.unknown]
-        return f"identical: {' and '.join(what) or 'every metric'} are the same, bit for bit{value}."
+        return f"identical: {' and '.join(verdict.compared)} are the same, bit for bit{value}."
     if verdict.kind == "within tolerance":
         return "within tolerance: not the same bits, but every metric agrees."
     return "different: at least one metric is further off than its tolerance."
