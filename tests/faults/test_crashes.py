@@ -21,7 +21,7 @@ import torch
 from pyarrow import parquet
 from safetensors.torch import load_file
 from tests.conftest import TINY, RunTiny, tiny_config
-from tests.test_experiment import LONG
+from tests.test_experiment import LONG, stopped_at
 
 from headstart.cli import main
 from headstart.config.plain import read_config
@@ -117,6 +117,16 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
             assert results(folder) == expected, f"killed after {after:.3f} s of {took:.3f} s"
         shutil.rmtree(output, ignore_errors=True)
     assert went_on >= kills // 3
+
+
+def test_what_a_kill_left_is_removed(run_tiny: RunTiny) -> None:
+    """Temporary files of ours and of safetensors, by the names that they have."""
+    folder = stopped_at(6, signal.SIGKILL, *LONG)
+    left = [folder / "checkpoints" / ".tmpAbC123", folder / ".run.json.x_1.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+    resume(folder)
+    assert not any(path.exists() for path in left)
 
 
 # --- the disk

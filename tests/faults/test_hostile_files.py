@@ -201,7 +201,7 @@ def test_a_config_cannot_make_this_machine_download(run_tiny: RunTiny, capsys: C
     }  # fmt: skip
     Path("evil.yaml").write_text(yaml.safe_dump(plain))
     Path("home").mkdir()
-    one_line(["reproduce", "evil.yaml"], capsys)
+    assert "data.download=true fetches it" in one_line(["reproduce", "evil.yaml"], capsys)
     assert not list(Path("home").iterdir())
 
 

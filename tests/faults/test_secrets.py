@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from headstart.errors import ConfigError
 from headstart.experiment import run
 from headstart.records.store import read_record
 from headstart.redaction import RedactedStream, redact
+from headstart.sweep import job
+from headstart.sweep.local import forkserver, log_to
 
 WANDB = "0123456789abcdef0123456789abcdef01234567"
 HUB = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345"
@@ -159,7 +162,7 @@ def test_nothing_that_is_written_or_printed_holds_one(tmp_path: Path) -> None:
         assert not holding, f"{secret} is in {holding}"
 
 
-def test_a_job_log_and_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line is kept: what in it is secret is not."""
     folder, _ = run(tiny_config(), command=["headstart", f"--url=https://me:{PASSWORD}@host", f"token={TOKEN}"])
     record = json.loads((folder / "run.json").read_text())
@@ -167,3 +170,27 @@ def test_a_job_log_and_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main(["bundle", str(folder), "-o", "result.zip"]) == 0
     assert PASSWORD.encode() not in b"".join(everything(Path.cwd()).values())
     shutil.rmtree(folder)
+
+
+def _log_in_a_job(log: str) -> None:
+    """In a job's process: what a library logs that was imported before the job began."""
+    log_to(Path(log))
+
+    def perform(*rest: object, **more: object) -> str:
+        print(f"printed {HUB}")
+        logging.getLogger("pytorch_lightning").warning(f"logged {HUB}")
+        raise OSError(f"raised {HUB}")
+
+    job.perform = perform  # type: ignore[assignment]
+    job.perform_in("sweep", "job", "outputs")
+
+
+def test_a_job_log() -> None:
+    process = forkserver().Process(target=_log_in_a_job, args=("log.txt",))
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+    text = Path("log.txt").read_text()
+    for said in ("printed ***", "logged ***", "OSError: raised ***"):
+        assert said in text
+    assert HUB not in text
