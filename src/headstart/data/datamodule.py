@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from headstart.data.fingerprint import order_fingerprint
 from headstart.data.pictures import BAD_IMAGE, as_channels, thumbnail
 from headstart.data.source import Examples, Picture
 from headstart.data.transforms import Geometry, Normalize
+from headstart.data.workers import FORK, one_thread
 from headstart.errors import DataError
 from headstart.facts import DataFacts
 from headstart.records.examples import ExampleTable
@@ -303,19 +303,11 @@ class ImageDataModule(pl.LightningDataModule):
             batch_size=self.batch_size // self.world if shuffle else self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            multiprocessing_context=_FORK if self.num_workers else None,
+            multiprocessing_context=FORK if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             drop_last=shuffle and rest == 1 and len(sampler) > 1,
             # without one of its own the loader draws a seed from the global generator, at moments that differ
             generator=torch.Generator().manual_seed(derive(self.seed, "loader", name)),
-            worker_init_fn=_one_thread,
+            worker_init_fn=one_thread,
         )
-
-
-_FORK = "fork" if sys.platform == "linux" else None
-"""What PyTorch's loaders do on Linux; a job of a sweep would have each of its workers import PyTorch anew."""
-
-
-def _one_thread(worker: Any) -> None:
-    torch.set_num_threads(1)
