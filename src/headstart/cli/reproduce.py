@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What, how much of it, and where things are now."""
     parser.add_argument("run", help="a run's folder, a config.yaml, a bundle, wandb:entity/project/run, or a sweep")
-    parser.add_argument("overrides", nargs="*", help="where things are now: data.path=..., weights.path=...")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], help="where things are now: data.path=..., weights.path=..."
+    )
     parser.add_argument("--check-only", action="store_true", help="compare the ingredients; train nothing")
     parser.add_argument("--requirements", type=Path, metavar="FILE", help="write the recorded versions for pip")
     parser.add_argument("--against", type=Path, metavar="RUN", help="compare with this run; train nothing")
