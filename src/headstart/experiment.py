@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,7 +45,7 @@ from headstart.records.store import (
     read_record,
     write_record,
 )
-from headstart.redaction import RedactedStream, redact_logging
+from headstart.redaction import redacted_output, show_traceback
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
 from headstart.training.engine import Fitted, Machine, finish_checkpoints, fit_along
@@ -233,20 +233,23 @@ def _fit(
 
 def train_rank(folder: str, *, resume: bool) -> None:
     """In a process of its own: train along with the run in `folder`, from the config that is frozen there."""
-    prepared = prepare(read_config(Path(folder) / CONFIG))
-    print(READY, flush=True)
-    with suppress(KeyboardInterrupt), redirect_stderr(RedactedStream(sys.stderr)):
-        redact_logging()
-        fit_along(
-            _module(prepared),
-            prepared.data,
-            folder=Path(folder),
-            budget=prepared.budget,
-            machine=_machine(prepared.config),
-            gradient_clip_val=prepared.config.trainer.gradient_clip_val,
-            monitor=prepared.config.trainer.monitor,
-            resume=resume,
-        )
+    try:
+        with suppress(KeyboardInterrupt), redacted_output():
+            prepared = prepare(read_config(Path(folder) / CONFIG))
+            print(READY, flush=True)
+            fit_along(
+                _module(prepared),
+                prepared.data,
+                folder=Path(folder),
+                budget=prepared.budget,
+                machine=_machine(prepared.config),
+                gradient_clip_val=prepared.config.trainer.gradient_clip_val,
+                monitor=prepared.config.trainer.monitor,
+                resume=resume,
+            )
+    except Exception as error:
+        show_traceback(error)
+        sys.exit(1)
 
 
 def time_step(prepared: Prepared) -> float:

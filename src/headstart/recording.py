@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 import traceback
 from collections.abc import Sequence
@@ -133,9 +134,11 @@ def write_inputs(folder: Path, prepared: Prepared) -> None:
     if table is not None:
         write_examples(folder / EXAMPLES, table)
     if text := patch():
-        write_text(folder / PATCH, text)
-    else:
-        (folder / PATCH).unlink(missing_ok=True)  # of before it was resumed
+        kept = folder / PATCH
+        if kept.is_file() and kept.read_text(encoding="utf-8", errors="replace") != text:
+            # of before it was resumed
+            kept.rename(next(p for i in itertools.count(1) if not (p := folder / f"code-{i}.patch").exists()))
+        write_text(kept, text)
 
 
 def file_digests(folder: Path) -> dict[str, str]:

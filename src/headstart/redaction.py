@@ -13,7 +13,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +26,7 @@ _SHORTEST = 8
 _NAMED = re.compile(
     r"(^|_)(API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(_|$)|API_KEY$", re.IGNORECASE
 )
+_OF_PATH = re.compile(r"_(PATH|FILE|DIR)$", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
 _QUERY = re.compile(
     r"([?&;](?:[\w\-]*(?:token|signature|secret|password|passwd|api_?key|access_?key|credential)[\w\-]*=(?!\*)"
@@ -35,8 +37,8 @@ _BEARER = re.compile(
     r"(\bAuthorization[\"']?\s*[:=]\s*[\"']?(?:\w+\s+)?|\bBearer\s+(?=\S*\d))[A-Za-z0-9._~+/=\-]{8,}", re.IGNORECASE
 )
 _KEY = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|wandb_v\d_[A-Za-z0-9_\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}"
-    r"|github_pat_[A-Za-z0-9_]{20,}|sk-(?:proj-|ant-)?[A-Za-z0-9_]{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[A-Za-z0-9\-]{10,})"
+    r"\b(?:hf_(?=[A-Za-z]*\d|[a-z0-9]*[A-Z])[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|wandb_v\d_[A-Za-z0-9_\-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}"
+    r"|github_pat_[A-Za-z0-9_]{20,}|sk-(?:proj-|ant-)?(?=[A-Za-z_]*\d[A-Za-z_\d]*[A-Za-z])(?=[a-z_0-9]*[A-Z])[A-Za-z0-9_]{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[A-Za-z0-9\-]{10,})"
 )
 _ASSIGNED = re.compile(
     r"((?:^|[\s,{\"'])[\w.\-]*(?:api_?key|access_?key|(?<!cls_)(?<!dist_)(?<!mask_)token|secret|password|passwd)"
@@ -84,8 +86,16 @@ def redacted(value: Any) -> Any:
 
 def _values() -> list[str]:
     """What the environment holds under names of secrets, the longest first."""
-    found = {value for name, value in os.environ.items() if _NAMED.search(name)} | _stored()
-    return sorted((value for value in found - {"anonymous"} if len(value) >= _SHORTEST), key=len, reverse=True)
+    named = {name: value for name, value in os.environ.items() if _NAMED.search(name) and not _OF_PATH.search(name)}
+    found = {*named.values()} | _stored()
+    return sorted((value for value in found if _is_one(value)), key=len, reverse=True)
+
+
+def _is_one(value: str) -> bool:
+    """Not a path, and no single word: with `postgres` half of a machine's paths would go."""
+    return (
+        len(value) >= _SHORTEST and not value.startswith(("/", "~")) and not (value.isalpha() and value.islower())
+    )
 
 
 def _stored() -> set[str]:
@@ -120,7 +130,20 @@ def _token(path: str, changed: float) -> frozenset[str]:
         return frozenset()
 
 
-def redact_logging() -> None:
+@contextmanager
+def redacted_output() -> Iterator[None]:
+    """Whatever this process prints or logs meanwhile goes without its secrets."""
+    streams = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        _redact_logging()
+        try:
+            yield
+        finally:
+            for stream in streams:
+                stream.flush()
+
+
+def _redact_logging() -> None:
     """Let handlers that log to this process's outputs log to what stands in their place now.
 
     Libraries' handlers keep the stream that was there when they were imported.

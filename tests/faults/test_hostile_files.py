@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import warnings
 import zipfile
@@ -152,6 +153,8 @@ CONFIGS = {
     "interpolation of the environment": "output_dir: ${oc.env:HOME}\n",
     "interpolation of code": "seed: ${python:__import__('os').system('touch proof')}\n",
     "laughs": LAUGHS,
+    "laughs about nothing": LAUGHS.replace("lol, " * 8 + "lol", ", ".join(["[]"] * 9)),
+    "a list in itself": "a: &a [*a]\n",
     "deep": deep(5000),
     "binary": "\x00\x01\x02",
     "not UTF-8": "seed: \udcff\n",
@@ -329,6 +332,14 @@ def test_a_dataset_that_names_files_of_others(tmp_path: Path) -> None:
     photos = photos.rename(tmp_path / "table" / "photos")  # its own files are its own
     write()
     assert run(tiny_config(*words), command=["test"])[1].status == "completed"
+    (tmp_path / "link").symlink_to(tmp_path / "table")
+    shutil.rmtree(tmp_path / "table" / "photos")
+    (tmp_path / "table" / "train.parquet").unlink()
+    for place in (tmp_path / "link", tmp_path / "table" / ".." / "table"):  # a folder of images, by another name
+        make_photos(tmp_path / "table" / "train")
+        again = (words[0], f"data.path={place}", *words[2:])
+        assert run(tiny_config(*again), command=["test"])[1].status == "completed"
+        shutil.rmtree(tmp_path / "table" / "train")
 
 
 def test_a_list_of_examples_that_is_a_bomb(run_tiny: RunTiny, capsys: Capture) -> None:
@@ -343,6 +354,23 @@ def test_a_list_of_examples_that_is_a_bomb(run_tiny: RunTiny, capsys: Capture) -
     assert (folder / "examples.parquet").stat().st_size < 2**20
     assert main(["reproduce", str(folder), "--check-only"]) == 3
     assert "examples.parquet was changed after the run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("column", ["id", "label", "digest"])
+def test_a_list_of_examples_of_another_kind(run_tiny: RunTiny, column: str, capsys: Capture) -> None:
+    folder, _ = run_tiny()
+    path = folder / "examples.parquet"
+    table = parquet.read_table(path)
+    values = [["x"]] * len(table) if column == "digest" else list(range(len(table)))
+    place = table.column_names.index(column)
+    parquet.write_table(table.set_column(place, column, pa.array(values)), path)
+    record = json.loads((folder / "run.json").read_text())
+    record["data"]["fingerprint"] = "0" * 64
+    (folder / "run.json").write_text(json.dumps(record))
+    assert main(["reproduce", str(folder), "--check-only"]) == 3
+    said = capsys.readouterr().out
+    assert "examples.parquet was changed after the run" in said
+    assert "which images differ cannot be told" in said
 
 
 # --- the report

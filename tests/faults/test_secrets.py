@@ -45,6 +45,7 @@ SECRETS = (WANDB, HUB, PASSWORD, TOKEN)
         ("data.classes=[Basic industries, Bearer bonds]", None),
         ("/data/sk-hynix-wafer-inspection-2024", None),
         ("cls_token: 0.000123456", None),
+        ("/data/sk-learn_flowers_dataset_2024 /mnt/hf_imagenetsubsetsmall/x", None),
         ("token = 0.000123456", None),
         ("https://host/x?key=2", None),
         ("optimizer.lr=0.001 data.path=photos@home", None),
@@ -178,6 +179,7 @@ def _log_in_a_job(log: str) -> None:
 
     def perform(*rest: object, **more: object) -> str:
         print(f"printed {HUB}")
+        print("unfinished", end="")
         logging.getLogger("pytorch_lightning").warning(f"logged {HUB}")
         raise OSError(f"raised {HUB}")
 
@@ -191,6 +193,6 @@ def test_a_job_log() -> None:
     process.join()
     assert process.exitcode == 1
     text = Path("log.txt").read_text()
-    for said in ("printed ***", "logged ***", "OSError: raised ***"):
+    for said in ("printed ***", "unfinished", "logged ***", "OSError: raised ***"):
         assert said in text
     assert HUB not in text

@@ -151,6 +151,12 @@ def test_a_sample_of_a_sweep(capsys: Capture) -> None:
     assert len({"linear_probe" in name for name in names}) == 2, "one of each arm"
     assert main(["reproduce", str(sweep), "--check-only"]) == 0
     assert capsys.readouterr().out.endswith("\n4 as it was\n")
+    assert main(["reproduce", str(sweep), "--check-only", "weights.path=x"]) == 0
+    assert "weights.path=x: none of these runs has a use for it." in capsys.readouterr().err
+    assert "Did you mean 'trainer.threads'?" in refused(["reproduce", str(sweep), "trainer.thread=2"], capsys)
+    # a run in W&B, or a folder that is not there, is no sweep of the same name
+    assert "wandb:team/birds/" in refused(["reproduce", f"wandb:team/birds/{sweep.name}"], capsys)
+    assert "there is no such run" in refused(["reproduce", f"/other/{sweep.name}"], capsys)
     assert "--sample 0: must be 1 or more" in refused(["reproduce", str(sweep), "--sample", "0"], capsys)
 
 
@@ -298,9 +304,13 @@ def test_a_run_that_was_resumed_under_other_code_says_so(monkeypatch: pytest.Mon
     (folder / "run.json").write_text(json.dumps(plain))
     record = resume(folder)
     assert record.environment["earlier"][0]["code"]["training"] == "0" * 16
+    again = json.loads((folder / "run.json").read_text())
+    again["environment"]["earlier"][0] |= {"gpu": "NVIDIA A100", "threads": 3}
+    (folder / "run.json").write_text(json.dumps(again))
     assert main(["reproduce", str(folder), "--check-only"]) == 3
     said = capsys.readouterr().out
     assert "code: the run began under another, and was resumed: Headstart's own: training" in said
+    assert "machine: the run began under another, and was resumed: no GPU here: the run had NVIDIA A100" in said
 
 
 @pytest.mark.parametrize("field", ["predictions_sha256", "final_weights"])

@@ -44,19 +44,21 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.errors import ConfigError
     from headstart.records.sweeps import SWEEP
     from headstart.reproduce.saved import exists
+    from headstart.reproduce.wandb_source import PREFIX
     from headstart.sweep.plan import is_sweep_name
 
     if arguments.sample is not None and arguments.sample < 1:
         raise ConfigError(f"--sample {arguments.sample}: must be 1 or more.")
     path = Path(arguments.run)
-    if exists(path / SWEEP) or (is_sweep_name(arguments.run) and not exists(path)):
+    is_name = "/" not in arguments.run and not arguments.run.startswith(PREFIX)
+    if exists(path / SWEEP) or (is_name and is_sweep_name(arguments.run) and not exists(path)):
         return _sweep(arguments)
     if arguments.sample is not None:
         raise ConfigError("--sample: is for a sweep; this is one run.")
     from headstart.reproduce.saved import open_saved
 
     saved = open_saved(arguments.run, unpack_to=default_output_dir() / "bundles")
-    if saved.is_copy:
+    if saved.is_copy and saved.folder is not None:
         _tell(f"its files: {saved.folder}")
     if arguments.requirements is not None:
         return _requirements(saved, arguments.requirements)
@@ -153,7 +155,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from headstart.errors import ConfigError, HeadstartError
     from headstart.records.store import find_runs
     from headstart.reproduce.again import check, reproduce
-    from headstart.reproduce.places import of_it
+    from headstart.reproduce.places import of_it, require_allowed
     from headstart.reproduce.sample import sample
     from headstart.reproduce.saved import open_saved
     from headstart.reproduce.words import first_cause
@@ -162,7 +164,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
     for flag in ("requirements", "against"):
         if getattr(arguments, flag) is not None:
             raise ConfigError(f"--{flag}: is for one run; this is a sweep.")
+    require_allowed(arguments.overrides)
     folder = find_sweep(Path(arguments.run))
+    unused = set(arguments.overrides)
     runs, damaged = find_runs([folder], answers=True)
     for line in damaged:
         _tell(line)
@@ -174,7 +178,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
         _tell(f"[{place}/{len(chosen)}] {path.name}")
         try:
             saved = open_saved(str(path), unpack_to=folder)
-            checked = check(saved, of_it(saved, arguments.overrides), output_dir=str(default_output_dir()))
+            own = of_it(saved, arguments.overrides)
+            unused -= set(own)
+            checked = check(saved, own, output_dir=str(default_output_dir()))
             if arguments.check_only:
                 kind, why = ("changed" if checked.causes else "as it was"), first_cause(checked.changes)
             else:
@@ -185,6 +191,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
             kind, why = "failed", str(error) or type(error).__name__
         counts[kind] = counts.get(kind, 0) + 1
         _say(f"{kind:<18}{path.name}" + (f"  ({why})" if why and kind not in ("identical", "as it was") else ""))
+    for text in sorted(unused):
+        _tell(f"{text}: none of these runs has a use for it.")
     print()
     print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
     return 3 if set(counts) & {"different", "failed", "changed"} else 0

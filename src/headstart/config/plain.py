@@ -100,10 +100,10 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path}: is not plain YAML ({' '.join(str(error).split())[:200]}).") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: holds no config.")
-    for count, value in enumerate(_leaves(plain)):
+    for count, value in enumerate(_nodes(plain)):
         if count > MOST_VALUES:  # aliases of aliases make billions out of a few lines
             raise ConfigError(f"{path}: holds more than {MOST_VALUES:,} values.")
-        if "${" in str(value):
+        if isinstance(value, str) and "${" in value:
             raise ConfigError(f"{path}: a saved config holds values, not ${{...}} references.")
     try:
         return from_plain(plain)
@@ -188,14 +188,13 @@ def _regularizer(name: str) -> type:
     return kinds[name]
 
 
-def _leaves(node: Any) -> Iterator[Any]:
-    """All scalars of nested plain data, walked without recursion: a hostile file may be deep."""
+def _nodes(node: Any) -> Iterator[Any]:
+    """Nested plain data, part by part, walked without recursion: a hostile file may be deep."""
     todo = [node]
     while todo:
         item = todo.pop()
+        yield item
         if isinstance(item, dict):
             todo.extend(item.values())
         elif isinstance(item, list):
             todo.extend(item)
-        else:
-            yield item

@@ -52,11 +52,23 @@ class RowExamples:
     def _file(self, name: str) -> Path:
         """A file that a cell only names; one that is not the dataset's own is nobody else's to have read."""
         import datasets
+        from huggingface_hub import constants
 
-        file = Path(os.path.abspath(name))  # noqa: PTH100 as the links of the hub's cache lead out of it
-        own = [Path(self.path).expanduser().absolute()] if Path(self.path).expanduser().is_dir() else []
-        roots = [*own, Path(datasets.config.HF_CACHE_HOME).absolute()]
-        if not any(file.is_relative_to(root) for root in roots):
+        own = Path(self.path).expanduser()
+        roots = [own] if own.is_dir() else []
+        roots += [
+            Path(cache)
+            for cache in (
+                datasets.config.HF_CACHE_HOME,
+                datasets.config.HF_DATASETS_CACHE,
+                datasets.config.EXTRACTED_DATASETS_PATH,
+                constants.HF_HUB_CACHE,
+            )
+        ]
+        # as it is said, for the hub's cache is full of links; the folder itself may be a link
+        file = Path(os.path.abspath(name))  # noqa: PTH100
+        allowed = {place for root in roots for place in (Path(os.path.abspath(root)), root.resolve())}  # noqa: PTH100
+        if not any(file.is_relative_to(root) for root in allowed):
             raise ValueError(
                 f"names a file outside the dataset ({name}); save it with the images in it, as to_parquet does"
             )

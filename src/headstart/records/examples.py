@@ -77,7 +77,11 @@ def read_examples(path: Path) -> ExampleTable:
 
 def _texts(column: Any) -> list[str]:
     """A column of text; equal cells are one object, so that a small file does not become a large one."""
+    import pyarrow as pa
+
     found: list[str] = []
+    if not pa.types.is_dictionary(column.type):
+        raise ValueError("cells that are no text")
     for chunk in column.chunks:
         values = chunk.dictionary.to_pylist()
         if not all(isinstance(value, str) for value in values):

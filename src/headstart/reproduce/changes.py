@@ -14,7 +14,7 @@ from headstart.records.examples import EXAMPLES, ExampleTable, read_examples
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG
 from headstart.reproduce.examples import data_changes, split_changes
-from headstart.reproduce.machine import code_changes, machine_changes, package_changes
+from headstart.reproduce.machine import code_changes, device_changes, machine_changes, package_changes
 
 CAUSES = ("record", "config", "data", "weights", "packages", "code", "machine")
 """Kinds of ingredients, in the order in which they are suspected."""
@@ -71,6 +71,7 @@ def changes(
             for kind, lines in (
                 ("packages", package_changes(earlier, before.environment)),
                 ("code", code_changes(earlier, before.environment)),
+                ("machine", device_changes(earlier, before.environment)),
             )
             for text, matters in lines
         ]

@@ -89,7 +89,16 @@ _PARTS = (
 
 def machine_changes(before: RunRecord, now: RunRecord) -> list[Said]:
     """A line for each part of the machine and each setting that is not what it was."""
-    old, new = before.environment, now.environment
+    lines = device_changes(before.environment, now.environment)
+    for key in ("cudnn_deterministic", "cudnn_benchmark", "float32_matmul_precision", "cublas_workspace"):
+        was, is_now = before.determinism.get(key), now.determinism.get(key)
+        if was is not None and is_now is not None and was != is_now:
+            lines.append((f"{key}: {was} -> {is_now}", True))
+    return lines
+
+
+def device_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Said]:
+    """The same of two environments alone."""
     lines: list[Said] = []
     if old.get("gpu") and not new.get("gpu"):
         lines.append((f"no GPU here: the run had {old['gpu']}; its bits cannot be expected again", True))
@@ -99,10 +108,6 @@ def machine_changes(before: RunRecord, now: RunRecord) -> list[Said]:
         for key, name in _PARTS:
             if key in old and old.get(key) != new.get(key) and key not in ignored:
                 lines.append((f"{name}: {old.get(key)} -> {new.get(key)}", True))
-    for key in ("cudnn_deterministic", "cudnn_benchmark", "float32_matmul_precision", "cublas_workspace"):
-        was, is_now = before.determinism.get(key), now.determinism.get(key)
-        if was is not None and is_now is not None and was != is_now:
-            lines.append((f"{key}: {was} -> {is_now}", True))
     was, is_now = old.get("settings"), new.get("settings") or {}
     for name in {**(was or {}), **is_now} if was is not None else ():
         if was.get(name) != is_now.get(name):  # type: ignore[union-attr]

@@ -33,20 +33,27 @@ def with_places(config: Config, overrides: Sequence[str], *, output_dir: str) ->
     It logs to W&B only where `logger=wandb` says so: the run there already is the original's. Raises ConfigError
     for another key, or a value that does not fit.
     """
+    require_allowed(overrides)
     plain = to_plain(config) | {"output_dir": output_dir, "logger": {"name": "none"}}
     if "download" in plain["data"]:  # somebody else's config says where to; only this machine's owner may
         plain["data"] = {**plain["data"], "download": False}
     for text in overrides:
-        key, sign, value = text.partition("=")
+        key, _, value = text.partition("=")
+        _put(plain, key, _value(text, key, value))
+    changed = from_plain(plain)
+    check(changed)
+    return changed
+
+
+def require_allowed(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for an override of anything but `ALLOWED`."""
+    for text in overrides:
+        key, sign, _ = text.partition("=")
         if not sign or key not in ALLOWED:
             raise ConfigError(
                 f"{text}: would make another experiment of it; reproducing takes {', '.join(ALLOWED)}."
                 f"{did_you_mean(key, ALLOWED)}"
             )
-        _put(plain, key, _value(text, key, value))
-    changed = from_plain(plain)
-    check(changed)
-    return changed
 
 
 def of_it(saved: Saved, overrides: Sequence[str]) -> list[str]:

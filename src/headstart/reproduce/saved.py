@@ -78,10 +78,11 @@ def require_completed(saved: Saved) -> None:
         return
     reached = f"after epoch {record.epochs}" if record.epochs else "before its end"
     lacks = "no final weights" + (", no predictions" if record.predictions_sha256 is None else "")
-    more = f"`headstart resume {saved.said}` finishes it; " if record.status in _RESUMABLE else ""
+    where = saved.folder if saved.is_copy else saved.said
+    more = f"`headstart resume {where}` finishes it; " if record.status in _RESUMABLE and not saved.is_copy else ""
     raise RecordError(
         f"{saved.said}: this run ({record.status} {reached}) has {lacks} to compare with. {more}"
-        f"`headstart reproduce {saved.said}/{CONFIG}` runs it anew."
+        f"`headstart reproduce {where}/{CONFIG}` runs it anew."
     )
 
 

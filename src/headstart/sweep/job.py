@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from headstart.records.sweeps import (
     read_sweep,
     write_state,
 )
-from headstart.redaction import RedactedStream, redact, redact_logging
+from headstart.redaction import redact, redacted_output, show_traceback
 from headstart.trouble import ran_out_of_memory
 
 Result = str
@@ -187,15 +185,10 @@ def _alone(output_dir: Path, key: str) -> Iterator[bool]:
 
 def perform_in(sweep: str, job_id: str, output_dir: str) -> Result:
     """`perform`, with what a process can be handed; what it prints is kept, so secrets are taken out of it."""
-    with (
-        redirect_stdout(RedactedStream(sys.stdout)),
-        redirect_stderr(RedactedStream(sys.stderr)),
-    ):
-        redact_logging()
+    with redacted_output():
         try:
             return perform(Path(sweep), job_id, output_dir=Path(output_dir))
-        except Exception:
-            # or Python prints it itself, after the redirection
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
+        except Exception as error:
+            show_traceback(error)
+            # whoever called prints what it gets, too
+            raise RunFailed(redact(f"{type(error).__name__}: {error}")) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -179,7 +180,9 @@ class Queue:
                 state.status, state.kind, state.error, state.finished = "failed", ended.kind, ended.how, now()
             try:
                 write_state(self.folder, job, state)
-            except OSError:  # a full disk, say: what still runs shall end by itself, and nothing else begins
+            except OSError as error:  # what still runs shall end by itself, and nothing else begins
+                why = f"how it ended cannot be written ({error.strerror}); no further job starts."
+                print(f"{job}: {why}", file=sys.stderr, flush=True)
                 self.stopping = True
             self._tell_the_run(state)
         self.states[job] = state
