@@ -186,6 +186,7 @@ def test_a_full_disk(tmp_path: Path, run_tiny: RunTiny, size: str) -> None:
     assert not [path for path in (kept / "resumed").rglob("*") if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_no_room_at_all(tmp_path: Path) -> None:
     script = FULL.partition("cp -r")[0]
     said, _ = mounted(script, tmp_path, size="4k")
@@ -194,6 +195,7 @@ def test_no_room_at_all(tmp_path: Path) -> None:
     assert "the disk is full" in said
 
 
+@pytest.mark.slow
 def test_a_read_only_disk(tmp_path: Path) -> None:
     said, _ = mounted(READ_ONLY, tmp_path)
     assert "status 2" in said, said

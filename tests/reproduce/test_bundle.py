@@ -55,11 +55,11 @@ def test_a_bundle_is_reproduced_where_nothing_else_is(
     assert "identical: predictions and final weights are the same" in said
     assert "Every ingredient is what it was" in said
     # the same bundle is not unpacked twice, and one that was changed since is not trusted
-    status, said = elsewhere("reproduce", "result.zip", "--check-only")
+    assert main(["reproduce", "result.zip", "--check-only"]) == 0
     assert len(list(Path("outputs/bundles").iterdir())) == 1
     (unpacked,) = Path("outputs/bundles").iterdir()
     (unpacked / "config.yaml").write_text("nothing")
-    assert elsewhere("reproduce", "result.zip", "--check-only")[0] == 0
+    assert main(["reproduce", "result.zip", "--check-only"]) == 0
     assert len(list(Path("outputs/bundles").iterdir())) == 2
 
 

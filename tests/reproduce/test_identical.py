@@ -127,9 +127,8 @@ def test_resumed(run_tiny: RunTiny, strategy: str) -> None:
     assert expected.status == "completed"
 
 
-@pytest.mark.parametrize(
-    "strategy", ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in STRATEGIES if name != "full")]
-)
+@pytest.mark.slow
+@each
 def test_out_of_a_sweep(strategy: str) -> None:
     """Jobs of a sweep share a worker's process; alone they come out the same."""
     wanted = options(strategy)
@@ -145,6 +144,7 @@ def test_out_of_a_sweep(strategy: str) -> None:
     assert_identical(folder)
 
 
+@pytest.mark.slow
 def test_an_interrupted_reproduction_goes_on(run_tiny: RunTiny) -> None:
     folder, _ = run_tiny(*MOVING)
     program = PROGRAM.replace('["train", *sys.argv[3:]]', repr(["reproduce", str(folder)]))

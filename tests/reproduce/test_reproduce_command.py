@@ -60,7 +60,7 @@ def test_a_config_alone_is_enough(run_tiny: RunTiny, tmp_path: Path, monkeypatch
     assert "nothing to compare with: config.yaml is a config alone. It gave test/accuracy_micro" in said
     (again,) = Path("outputs/reproductions").iterdir()
     assert read_record(again).predictions_sha256 == record.predictions_sha256
-    assert elsewhere("reproduce", "config.yaml", "--check-only")[0] == 0
+    assert main(["reproduce", "config.yaml", "--check-only"]) == 0
 
 
 def test_different_within_tolerance_and_where_they_part(run_tiny: RunTiny, capsys: Capture) -> None:
