@@ -215,6 +215,7 @@ def kill_at_random_moments(
     assert len(broken) == 2 * seeds
 
 
+@pytest.mark.slow
 def test_killed_at_two_moments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kill_at_random_moments(2, seeds=1, epochs=15, monkeypatch=monkeypatch, tmp_path=tmp_path)
 
@@ -224,6 +225,7 @@ def test_killed_at_thirty_moments(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     kill_at_random_moments(30, seeds=12, epochs=100, monkeypatch=monkeypatch, tmp_path=tmp_path)
 
 
+@pytest.mark.slow
 def test_two_launches_at_once_do_no_job_twice() -> None:
     words = ("strategy=full,linear_probe", "seed=range(2)")
     both = [start(*words) for _ in range(2)]
