@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import platform
 import resource
 import statistics
 import sys
@@ -174,7 +173,7 @@ def _measure(name: str, setting: Setting, pipe: Any) -> None:
         weights=None,
         seed=0,
     )
-    layers = attach(config, built.model, built.layers, seed=0)
+    layers = attach(config, built.model, built.layers, shape=(3, setting.size, setting.size), seed=0)
     plan = build_plan(config, layers, Timing(setting.steps, setting.steps))
     module = TransferModule(
         built.model,
@@ -255,18 +254,9 @@ def _resident() -> int:
 
 
 def _machine(setting: Setting) -> str:
-    import timm
-    import torch
-
-    gpu = torch.cuda.is_available() and setting.device != "cpu"
-    where = (
-        torch.cuda.get_device_name()
-        if gpu
-        else f"{platform.processor() or platform.machine()}, {setting.threads} threads"
-    )
     return (
-        f"{time.strftime('%Y-%m-%d')}, {where}, torch {torch.__version__}, timm {timm.__version__}; "
-        f"{setting.backbone}, {setting.size} pixels, batches of {setting.batch}"
+        f"{bench_reproduce.machine(setting.device)}, {setting.threads} threads; {setting.backbone}, "
+        f"{setting.size} pixels, batches of {setting.batch}"
     )
 
 

@@ -91,15 +91,14 @@ def reproduce(
             print(f"round {i + 1}/{rounds}  {name:<16} {_short(found[name][-1])}", flush=True)
         process.join()
     rows = [_row(name, results) for name, results in found.items()]
-    print(
-        f"\n{_machine(device)}; {images} images of {size} pixels, batches of {batch}, 2 epochs, {rounds} rounds\n"
-    )
+    setting = f"{backbone} and {vit}, {images} images of {size} pixels, batches of {batch}, 2 epochs"
+    print(f"\n{machine(device)}; {setting}, {rounds} rounds\n")
     print("| strategy | deterministic=true | without | times as long, lowest to highest |")
     print("|---|---|---|---|")
     for row in rows:
         print(f"| {row['strategy']} | {row['true']} | {row['false']} | {row['cost']} |")
     if path:
-        path.write_text(json.dumps({"machine": _machine(device), "rows": rows}, indent=1))
+        path.write_text(json.dumps({"machine": machine(device), "rows": rows}, indent=1))
     return all(row["true"] == "identical" for row in rows)
 
 
@@ -157,7 +156,8 @@ def _train(words: list[str], folder: str) -> dict[str, Any]:
     return found
 
 
-def _machine(device: str) -> str:
+def machine(device: str) -> str:
+    """Date, processor or GPU, and versions, in a line."""
     import timm
     import torch
 

@@ -28,24 +28,8 @@ SETTINGS = (
 )
 """Variables that can change how a number is computed."""
 
-_KEPT = (
-    "python",
-    "packages",
-    "cpu",
-    "cpu_capability",
-    "threads",
-    "gpu",
-    "gpus",
-    "driver",
-    "cuda",
-    "cudnn",
-    "code",
-    "git_commit",
-    "git_dirty",
-    "plugins",
-    "settings",
-)
-"""What is kept of how a run ran before it was resumed."""
+_OF_THE_PROCESS = ("host", "pid", "earlier")
+"""What of an environment says nothing of how a number came about."""
 
 # when this is imported: a file that changes later is not the one that runs
 _CODE, _PACKAGES = describe_code(), packages()
@@ -75,7 +59,7 @@ def describe_environment(*, accelerator: str, threads: int, devices: int) -> dic
 
 def earlier_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Under what a run that is resumed now has run before, where that was something else."""
-    kept = {key: before[key] for key in _KEPT if key in before}
+    kept = {key: value for key, value in before.items() if key not in _OF_THE_PROCESS}
     earlier = list(before.get("earlier", ()))
     return earlier if all(now.get(key) == value for key, value in kept.items()) else [*earlier, kept]
 

@@ -70,9 +70,8 @@ def run(
 
     `expected_key` is the job key that the run must have, where it was planned before. A run that `reproduces`
     another lies in a folder of its own, beside the results; `prepared` is what `config` was prepared to already.
-    Raises a HeadstartError
-    before anything is written for a mistake, RunFailed where training came to nothing, RunPruned where `prune`,
-    asked after each validation, said so: its record says so too.
+    Raises a HeadstartError before anything is written for a mistake, RunFailed where training came to nothing,
+    RunPruned where `prune`, asked after each validation, said so: its record says so too.
     """
     if config.sweep.has_jobs:
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")

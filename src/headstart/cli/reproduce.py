@@ -44,14 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.errors import ConfigError
     from headstart.records.sweeps import SWEEP
     from headstart.reproduce.saved import exists
-    from headstart.reproduce.wandb_source import PREFIX
     from headstart.sweep.plan import is_sweep_name
 
     if arguments.sample is not None and arguments.sample < 1:
         raise ConfigError(f"--sample {arguments.sample}: must be 1 or more.")
     path = Path(arguments.run)
-    is_name = "/" not in arguments.run and not arguments.run.startswith(PREFIX)
-    if exists(path / SWEEP) or (is_name and is_sweep_name(arguments.run) and not exists(path)):
+    if exists(path / SWEEP) or (is_sweep_name(arguments.run) and not exists(path)):
         return _sweep(arguments)
     if arguments.sample is not None:
         raise ConfigError("--sample: is for a sweep; this is one run.")

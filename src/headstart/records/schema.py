@@ -127,14 +127,13 @@ def _check_shapes(value: dict[str, Any]) -> None:
     for name in ("final_weights", "files"):
         if not all(isinstance(digest, str) for digest in value.get(name, {}).values()):
             raise RecordError(f"has {name} that are no digests")
-    for name in ("settings", "packages", "code", "plugins"):
-        _check_texts(value.get("environment", {}).get(name), f"environment.{name}")
-    earlier = value.get("environment", {}).get("earlier", [])
+    environment = value.get("environment", {})
+    earlier = environment.get("earlier", [])
     if not isinstance(earlier, list) or not all(isinstance(one, dict) for one in earlier):
         raise RecordError("has an environment.earlier that is no list")
-    for one in earlier:
+    for one in (environment, *earlier):
         for name in ("settings", "packages", "code", "plugins"):
-            _check_texts(one.get(name), f"environment.earlier.{name}")
+            _check_texts(one.get(name), f"environment.{name}")
     command = value.get("command", [])
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise RecordError("has a command of other things than words")

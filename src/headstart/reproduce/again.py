@@ -183,9 +183,7 @@ def _unfinished(config: Config, now: RunRecord, name: str) -> Path | None:
 
 
 def _is_made_of_the_same(record: RunRecord, now: RunRecord) -> bool:
-    if record.job_key != now.job_key or record.config != plain_json(now.config):
-        return False
-    same = ("code", "packages", "plugins", "settings", "python", "gpu", "cpu")
-    return not changes(record, now, folder=None, config=now.config, examples=None) and all(
-        record.environment.get(key) == now.environment.get(key) for key in same
+    # its config says where it reads from, which is no change to `changes`
+    return record.config == plain_json(now.config) and not changes(
+        record, now, folder=None, config=now.config, examples=None
     )

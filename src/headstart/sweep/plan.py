@@ -232,11 +232,11 @@ def _short(value: Any) -> str:
 
 
 def is_sweep_name(name: str) -> bool:
-    """Whether a sweep of this name lies in the outputs."""
+    """Whether a sweep of this name, which is no path, lies in the outputs."""
     from headstart.config.paths import default_output_dir
 
     try:
-        return (default_output_dir() / "sweeps" / Path(name).name / SWEEP).is_file()
+        return "/" not in name and (default_output_dir() / "sweeps" / name / SWEEP).is_file()
     except OSError:  # a name that none can have
         return False
 
