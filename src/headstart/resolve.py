@@ -11,6 +11,7 @@ from headstart.config.schema.data import HuggingFaceConfig, ImageFolderConfig, T
 from headstart.config.schema.root import Config
 from headstart.config.schema.schedule import BitHyperRuleConfig
 from headstart.config.schema.weights import STAGE, FileConfig, PretrainedConfig, RunConfig
+from headstart.data.augmentation import DEFAULT_MAGNITUDES, kept_side
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts, InputSpec
 from headstart.machine import usable_cores
@@ -143,9 +144,15 @@ def resolve_data(config: Config, spec: InputSpec, *, accelerator: str) -> Any:
         data = replace(data, path=_absolute(data.path))  # type: ignore[call-arg, attr-defined]
     size = data.image_size
     workers = 0 if accelerator == "cpu" else min(8, max(1, usable_cores() - 1))
+    sides = list(spec.size) if size is None else [size, size] if isinstance(size, int) else list(size)
+    crops = data.augment not in ("none", "bit")
     return replace(
         data,
-        image_size=list(spec.size) if size is None else [size, size] if isinstance(size, int) else list(size),
+        image_size=sides,
+        keep_side=(data.keep_side or kept_side(sides)) if crops else None,
+        augment_magnitude=DEFAULT_MAGNITUDES.get(data.augment)
+        if data.augment_magnitude is None
+        else data.augment_magnitude,
         mean=_per_channel(data.mean or spec.mean, data.channels),
         std=_per_channel(data.std or spec.std, data.channels),
         interpolation=data.interpolation or spec.interpolation,

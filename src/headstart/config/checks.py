@@ -39,6 +39,7 @@ def check(config: Config) -> None:
     _check_budget(config)
     _check_schedule(config)
     _check_data(config)
+    _check_augmentation(config)
     _check_monitor(config)
     _check_refit(config)
     check_strategy(config.strategy)
@@ -178,8 +179,26 @@ def _check_refit(config: Config) -> None:
 
 def check_mixup(config: Config) -> None:
     """Raise ConfigError where mixed images meet what relates single images to classes."""
-    if "co_tuning" in config.regularizer and config.data.mixup_alpha:
-        raise ConfigError("regularizer=co_tuning: relates single images to classes; set data.mixup_alpha=0.")
+    if "co_tuning" not in config.regularizer:
+        return
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        if getattr(config.data, key):
+            raise ConfigError(f"regularizer=co_tuning: relates single images to classes; set data.{key}=0.")
+
+
+def _check_augmentation(config: Config) -> None:
+    data = config.data
+    most = {"randaugment": 30, "augmix": 10}.get(data.augment)
+    if data.augment_magnitude is not None and most is None:
+        raise ConfigError("data.augment_magnitude: is for data.augment=randaugment and augmix.")
+    if data.augment == "augmix" and data.augment_magnitude is not None and not 1 <= data.augment_magnitude <= 10:
+        raise ConfigError(f"data.augment_magnitude={data.augment_magnitude}: augmix takes 1 to 10.")
+    if data.keep_side is not None and data.augment in ("none", "bit"):
+        raise ConfigError(
+            f"data.keep_side: images are cropped at random first; data.augment={data.augment} does not."
+        )
+    if data.augment in ("randaugment", "trivial", "augmix") and data.channels not in (1, 3):
+        raise ConfigError(f"data.augment={data.augment}: is for 1 or 3 channels, not {data.channels}.")
 
 
 def _check_monitor(config: Config) -> None:

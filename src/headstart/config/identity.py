@@ -10,14 +10,14 @@ from typing import Any
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised when the training code changes in a way that changes results; part of `job_key`."""
 
 # what says where a run lies, how it is shown or how fast its images come, but not what comes out
 _VOLATILE = {
     "output_dir": None,
     "logger": None,
-    "data": ("path", "num_workers", "download"),
+    "data": ("path", "num_workers", "download", "cache", "cache_gb"),
     "weights": ("path",),
     "trainer": ("progress", "pictures"),
 }

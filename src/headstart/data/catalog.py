@@ -14,7 +14,7 @@ from headstart.data.source import Examples, Source
 from headstart.records.examples import ExampleTable
 
 if TYPE_CHECKING:
-    from headstart.data.datamodule import Split
+    from headstart.data.subset import Split
 
 
 @dataclass(frozen=True)

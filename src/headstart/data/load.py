@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
+from headstart.config.paths import cache_dir
 from headstart.config.schema.data import (
     DataConfig,
     DigitsConfig,
@@ -15,13 +17,18 @@ from headstart.config.schema.data import (
     TorchvisionConfig,
 )
 from headstart.data import transforms
+from headstart.data.augmentation import build_augmentation, kept_side
 from headstart.data.catalog import Catalog
 from headstart.data.class_subset import of_classes
-from headstart.data.datamodule import ImageDataModule, Split, joined
-from headstart.data.fingerprint import scan, split_fingerprint
+from headstart.data.datamodule import ImageDataModule
+from headstart.data.decoded import Digests
+from headstart.data.fingerprint import Scan, scan, split_fingerprint
+from headstart.data.forms import Finished
+from headstart.data.image_cache import ImageCache
 from headstart.data.pictures import BAD_IMAGE, as_channels
 from headstart.data.source import Source
 from headstart.data.split import check_classes, class_counts, count_of, first_shots, interleaved
+from headstart.data.subset import Split, joined
 from headstart.errors import ConfigError, DataError
 from headstart.facts import DataFacts, InputSpec
 
@@ -100,18 +107,45 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
         split_fingerprint=split_fingerprint({name: split.ids for name, split in splits.items()}),
         skipped=found.skipped,
     )
+    pixels = replace(spec, mean=(), std=())  # what is kept has not been normalised
     return ImageDataModule(
         splits=splits,
         facts=facts,
-        train_geometry=transforms.training(spec, augment=data.augment),
-        eval_geometry=transforms.evaluation_for(spec, augment=data.augment),
+        evaluation=Finished(pixels, data.channels, squashed=data.augment == "bit"),
+        augmentation=build_augmentation(
+            data.augment,
+            pixels,
+            channels=data.channels,
+            side=data.keep_side or kept_side(spec.size),
+            magnitude=data.augment_magnitude or 0,
+        ),
         normalize=transforms.Normalize(spec.mean, spec.std),
-        augment=data.augment,
         batch_size=data.batch_size,
         num_workers=num_workers,
         seed=seed,
+        sampling=data.sampling,
         catalog=Catalog(source, found),
+        cache=ImageCache(cache_dir(), found.fingerprint, words_of(data), int(data.cache_gb * 1e9))
+        if data.cache
+        else None,
+        digests={name: digests_of(split, source, found) for name, split in splits.items()},
     )
+
+
+def digests_of(split: Split, source: Source, found: Scan) -> Digests:
+    """First eight bytes of the digest of each example of a split, in its order."""
+    where = {}
+    for name, examples in source.splits.items():
+        digests = np.zeros(len(examples.ids), dtype=np.uint64)
+        digests[found.usable[name]] = found.digests[name]
+        where[id(examples)] = digests
+    return np.array([where[id(examples)][index] for examples, index in split.places()], dtype=np.uint64)
+
+
+def words_of(data: DataConfig) -> str:
+    """The data in a few words, for people."""
+    named = [str(value) for key in ("name", "path") if (value := getattr(data, key, None))]
+    return " ".join([data.source, *named])
 
 
 def split_source(source: Source, data: DataConfig, usable: dict[str, list[int]]) -> dict[str, Split]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from headstart.config.schema.option import option, required
 
+AUGMENTS = ("none", "light", "randaugment", "trivial", "augmix", "bit")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -33,9 +34,25 @@ class DataConfig:
     )
     augment: str = option(
         "none",
-        "What is done to training images; `light`: random resized crop and horizontal flip; `bit`: resized to a "
-        "square, random crop and flip, and evaluation without a crop (BiT-HyperRule, Kolesnikov et al. 2020).",
-        choices=("none", "light", "bit"),
+        "What is done to training images; `light`: random resized crop and horizontal flip; `randaugment`, "
+        "`trivial` and `augmix`: those, and torchvision's RandAugment, TrivialAugmentWide or AugMix; `bit`: "
+        "resized to a square, random crop and flip, and evaluation without a crop (BiT-HyperRule, Kolesnikov et "
+        "al. 2020).",
+        choices=AUGMENTS,
+    )
+    augment_magnitude: int | None = option(
+        None,
+        "Strength of randaugment's operations (0 to 30) or augmix's (severity, 1 to 10).",
+        least=0,
+        most=30,
+        auto="9 of randaugment, 3 of augmix",
+    )
+    keep_side: int | None = option(
+        None,
+        "Pixels of the shorter side that images have, at most, before they are cropped at random: they are shrunk "
+        "to it once, never enlarged.",
+        least=1,
+        auto="one and a half times image_size",
     )
     mixup_alpha: float | None = option(
         None,
@@ -43,6 +60,19 @@ class DataConfig:
         "(Zhang et al. 2018); 0 is off.",
         least=0,
         auto="off; under schedule=bit_hyperrule by the number of images",
+    )
+    cutmix_alpha: float = option(
+        0.0,
+        "A rectangle of each image is replaced by that of another, and targets are mixed by its area, a share "
+        "drawn from Beta(alpha, alpha) for each step (Yun et al. 2019); 0 is off. With mixup_alpha too, each step "
+        "takes one of the two at random.",
+        least=0,
+    )
+    sampling: str = option(
+        "natural",
+        "Which training examples an epoch has: each once (`natural`), or as many as there are, drawn with "
+        "replacement so that all classes are as likely (`balanced`); of several labels the rarest counts.",
+        choices=("natural", "balanced"),
     )
     batch_size: int = option(32, "Images per step.", least=1)
     classes: Any = option(
@@ -76,6 +106,16 @@ class DataConfig:
     split_seed: int = option(0, "Which examples go where; the training seed has no part in it.", least=0)
     num_workers: int | None = option(
         None, "Processes that load images.", least=0, auto="0 on a CPU, up to 8 beside a GPU"
+    )
+    cache: bool = option(
+        True,
+        "Keep decoded images in the cache folder, so that each is decoded once; `headstart cache` shows it. What "
+        "comes out is the same.",
+    )
+    cache_gb: float = option(
+        50.0,
+        "Gigabytes that decoded images of all data sets may take; those not used for longest make way.",
+        above=0,
     )
     on_bad_image: str = option(
         "error", "What to do with an image that cannot be decoded.", choices=("error", "skip")
