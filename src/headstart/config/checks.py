@@ -195,7 +195,7 @@ def _check_augmentation(config: Config) -> None:
         raise ConfigError(f"data.augment_magnitude={data.augment_magnitude}: augmix takes 1 to 10.")
     if data.keep_side is not None and data.augment in ("none", "bit"):
         raise ConfigError(
-            f"data.keep_side: images are cropped at random first; data.augment={data.augment} does not."
+            f"data.keep_side: is for random resized crops, which data.augment={data.augment} has not."
         )
     if data.augment in ("randaugment", "trivial", "augmix") and data.channels not in (1, 3):
         raise ConfigError(f"data.augment={data.augment}: is for 1 or 3 channels, not {data.channels}.")

@@ -13,7 +13,7 @@ from headstart.data import crops
 from headstart.data.draws import Draws
 from headstart.data.forms import Form, Pixels, Shrunk, Squashed
 from headstart.data.policies import AugMix, Policy, RandAugment, TrivialAugment
-from headstart.data.resample import Sizes, resample
+from headstart.data.resample import Crops, resample
 from headstart.data.transforms import bit_precrop
 from headstart.facts import InputSpec
 
@@ -53,29 +53,29 @@ class Augmentation:
     def _crop_draws(self) -> int:
         return crops.RESIZED_DRAWS if self.resized else crops.PLACED_DRAWS
 
-    def cut(self, images: Sequence[Pixels], draws: Draws) -> tuple[torch.Tensor, Sizes]:
-        """The crop of each (height, width, channels): bytes in one tensor (n, ..., channels), and their sizes.
-
-        What lies beyond an image's own size in the tensor is not defined.
-        """
+    def cut(self, images: Sequence[Pixels], draws: Draws) -> list[Pixels]:
+        """The crop of each (height, width, channels), not copied."""
         sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
         drawn = draws[:, : self._crop_draws]
         if self.resized:
             boxes = crops.random_resized(sizes, drawn, scale=SCALE, ratio=RATIO)
         else:
             boxes = crops.random_placed(sizes, drawn, size=self.size)
-        height, width = boxes[:, 2:].max(axis=0)
-        cut = np.empty((len(images), height, width, images[0].shape[2]), dtype=np.uint8)
-        for place, (image, (top, left, tall, wide)) in enumerate(zip(images, boxes.tolist(), strict=True)):
-            cut[place, :tall, :wide] = image[top : top + tall, left : left + wide]
-        return torch.from_numpy(cut), boxes[:, 2:]
+        return [
+            image[top : top + tall, left : left + wide]
+            for image, (top, left, tall, wide) in zip(images, boxes.tolist(), strict=True)
+        ]
 
-    def finish(self, images: torch.Tensor, sizes: Sizes, draws: Draws) -> torch.Tensor:
-        """What `cut` gave -> uint8 (n, channels, *size), resized, flipped and changed by the policy."""
-        images = resample(images, sizes, size=self.size, interpolation=self.interpolation)
-        flips = np.flatnonzero(draws[:, self._crop_draws] < 0.5)
-        chosen = torch.from_numpy(flips).to(images.device)
-        images[chosen] = images[chosen].flip(-1)
+    def finish(self, cut: Crops, draws: Draws) -> torch.Tensor:
+        """What was cut -> uint8 (n, channels, *size) on its device: resized, flipped and changed by the policy."""
+        images = resample(cut, size=self.size, interpolation=self.interpolation)
+        flipped = draws[:, self._crop_draws] < 0.5
+        if images.device.type == "cpu":
+            for place in np.flatnonzero(flipped):
+                images[place] = images[place].flip(-1)
+        else:
+            mask = torch.from_numpy(flipped).to(images.device, non_blocking=True)
+            images = torch.where(mask[:, None, None, None], images.flip(-1), images)
         return self.policy(images, draws[:, self._crop_draws + 1 :]) if self.policy else images
 
 

@@ -140,7 +140,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Resize, flip and change the training images of a batch, on the device that they are on."""
         if self.augmentation is None or "draws" not in batch:
             return batch
-        images = self.augmentation.finish(batch["image"], batch["sizes"], batch["draws"])
+        images = self.augmentation.finish(batch["image"], batch["draws"])
         return {"image": images, "target": batch["target"], "index": batch["index"]}
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -157,6 +157,7 @@ class ImageDataModule(pl.LightningDataModule):
             form=form,
             augmentation=augmentation,
             seed=self.seed,
+            travels=self.num_workers > 0 or torch.cuda.is_available(),
             places=self._cache.places(form, self._digests[name]) if self._cache else [None] * len(split.indices),
         )
 

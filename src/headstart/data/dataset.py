@@ -14,13 +14,14 @@ from headstart.data.decoded import Place
 from headstart.data.draws import keys_of, uniforms
 from headstart.data.forms import Form, Pixels
 from headstart.data.pictures import BAD_IMAGE
+from headstart.data.resample import packed
 from headstart.data.subset import Split
 from headstart.errors import DataError
 
 Batch = dict[str, Any]
 """`image`: uint8 (n, channels, height, width); `target`: (n,) int64 or (n, numbers) float32; `index`: (n,) places
-in the split. Training images that are still to be augmented are (n, height, width, channels) and come with NumPy
-arrays that stay on the host: `sizes` (n, 2) says how much of that each fills, `draws` (n, k) what is to be done."""
+in the split. Training images that are still to be augmented are `Crops`, and come with a NumPy array that stays on
+the host: `draws` (n, k) says what is to be done."""
 
 
 class ImageDataset(Dataset[Batch]):
@@ -34,12 +35,15 @@ class ImageDataset(Dataset[Batch]):
         augmentation: Augmentation | None,
         seed: int,
         places: Sequence[Place | None],
+        travels: bool,
     ) -> None:
         self.split = split
         self.form = form
         self.augmentation = augmentation
         self.seed = seed
         self.places = places
+        self.travels = travels
+        """Whether crops go to another process or device: then they are packed."""
         self._targets = torch.from_numpy(split.targets)
         if self._targets.ndim == 2 or self._targets.is_floating_point():
             self._targets = self._targets.float()
@@ -60,8 +64,8 @@ class ImageDataset(Dataset[Batch]):
         if self.augmentation is None or self._keys is None:
             return batch | {"image": torch.from_numpy(np.stack(images))}
         draws = uniforms(self._keys[positions], seed=self.seed, epoch=keys[0][0], count=self.augmentation.draws)
-        cut, sizes = self.augmentation.cut(images, draws)
-        return batch | {"image": cut, "sizes": sizes, "draws": draws}
+        cut = self.augmentation.cut(images, draws)
+        return batch | {"image": packed(cut) if self.travels else cut, "draws": draws}
 
     def _pixels(self, position: int) -> Pixels:
         place = self.places[position]

@@ -55,7 +55,9 @@ def places(folder: Path, digests: Digests) -> list[Place | None]:
     for index in sorted(folder.glob("part-*.npy")):
         try:
             rows = np.load(index, allow_pickle=False)
-            pixels = np.memmap(index.with_suffix(".bin"), dtype=np.uint8, mode="r")
+            pixels = np.memmap(
+                index.with_suffix(".bin"), dtype=np.uint8, mode="c"
+            )  # PyTorch warns of what is read-only
         except (OSError, ValueError, EOFError):
             continue
         if rows.dtype != _INDEX or rows.ndim != 1 or not len(rows):

@@ -41,7 +41,8 @@ class Finished:
 
     def __call__(self, picture: Picture) -> Pixels:
         """Raises DataError where there is no way to the channels, and what decoding does."""
-        return self.geometry(as_channels(picture, self.channels)).numpy()
+        # another order in memory would have batches in it, and convolutions of other last bits
+        return np.ascontiguousarray(self.geometry(as_channels(picture, self.channels)).numpy())
 
 
 @dataclass(frozen=True)
@@ -89,5 +90,5 @@ def form_key(form: Form) -> str:
 def _rows(image: Image.Image | torch.Tensor) -> Pixels:
     if isinstance(image, torch.Tensor):
         return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    array = np.asarray(image)
+    array = np.array(image)  # Pillow's own memory is read-only
     return array[:, :, None] if array.ndim == 2 else array
