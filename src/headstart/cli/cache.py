@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clear", nargs="+", choices=(*KINDS, "all"), metavar="KIND", help=f"one of {', '.join(KINDS)}, or all"
     )
-    parser.add_argument(
-        "--unused", type=float, default=0, metavar="DAYS", help="only what was not used for so long"
-    )
+    parser.add_argument("--unused", type=float, default=0, metavar="DAYS", help="only what was unused for so long")
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 

@@ -13,11 +13,14 @@ from headstart.config.schema.root import Config
 CODE_VERSION = 2
 """Raised when the training code changes in a way that changes results; part of `job_key`."""
 
+DATA_PLACE = ("path", "num_workers", "download", "cache", "cache_gb")
+"""Keys of the data that say where it lies and how fast it comes, and not what it is."""
+
 # what says where a run lies, how it is shown or how fast its images come, but not what comes out
 _VOLATILE = {
     "output_dir": None,
     "logger": None,
-    "data": ("path", "num_workers", "download", "cache", "cache_gb"),
+    "data": DATA_PLACE,
     "weights": ("path",),
     "trainer": ("progress", "pictures"),
 }

@@ -55,9 +55,8 @@ def places(folder: Path, digests: Digests) -> list[Place | None]:
     for index in sorted(folder.glob("part-*.npy")):
         try:
             rows = np.load(index, allow_pickle=False)
-            pixels = np.memmap(
-                index.with_suffix(".bin"), dtype=np.uint8, mode="c"
-            )  # PyTorch warns of what is read-only
+            # PyTorch warns of memory that is read-only; what is written to this would be nobody else's
+            pixels = np.memmap(index.with_suffix(".bin"), dtype=np.uint8, mode="c")
         except (OSError, ValueError, EOFError):
             continue
         if rows.dtype != _INDEX or rows.ndim != 1 or not len(rows):
