@@ -152,13 +152,14 @@ class Ours:
         began = time.perf_counter()
         prepared.data.warm(threads=os.cpu_count() or 1, test=False)
         self.decoding = time.perf_counter() - began
+        self._loader = prepared.data.train_dataloader()
         self.model = _module(prepared).to(self.device).train()
         self.model.enter(prepared.plan.at(0))
         self.optimizer = torch.optim.SGD(self.model.model.parameters(), lr=1e-3, momentum=0.9)
 
     def batches(self) -> Iterator[Any]:
         """One epoch, ready for the model."""
-        for batch in self.module.train_dataloader():
+        for batch in self._loader:
             yield self.module.on_after_batch_transfer(self.moved(batch), 0)
 
     def moved(self, batch: dict[str, Any]) -> dict[str, Any]:

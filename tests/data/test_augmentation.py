@@ -230,3 +230,22 @@ def test_stronger_is_further() -> None:
             draws = uniforms(keys_of(map(str, range(64))), seed=0, epoch=0, count=policy.draws)
             apart.append(float((policy(images, draws).float() - images.float()).abs().mean()))
         assert apart[0] < apart[1] < apart[2]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", ["light", "randaugment", "trivial", "augmix", "bit"])
+def test_a_gpu_does_the_same_to_within_a_level(name: str) -> None:
+    """But where an operation jumps: posterised or equalised, a level becomes many."""
+    spec = InputSpec(size=(48, 40), mean=(), std=(), interpolation="bicubic", crop_pct=1.0)
+    augmentation = build_augmentation(name, spec, channels=3, side=100, magnitude=9 if name != "augmix" else 3)
+    assert augmentation is not None
+    images = [augmentation.form(Image.fromarray(PHOTO[: 100 + i, i : 150 + i])) for i in range(64)]
+    draws = uniforms(keys_of(map(str, range(64))), seed=0, epoch=0, count=augmentation.draws)
+    cut = augmentation.cut(images, draws)
+    here = augmentation.finish(cut, draws).int()
+    there = augmentation.finish(resample.packed(cut).to("cuda"), draws).cpu().int()
+    apart = (here - there).abs().float()
+    if name in ("light", "bit"):
+        assert int(apart.max()) <= 1
+    assert float((apart <= 1).float().mean()) > 0.9
+    assert float(apart.mean()) < 1
