@@ -233,7 +233,8 @@ def test_arrays_of_any_channels(tmp_path: Path) -> None:
     [
         ({"label": ([0, -1] * 20, "classes")}, [], "the label -1 is none of the 2 classes"),
         ({"score": ([0.5] * 40, "float")}, [], "which column has the labels"),
-        ({"label": ([0.5] * 40, "float")}, [], "must hold classes"),
+        ({"label": ([0.5] * 40, "float")}, ["data.task=multiclass"], "must hold classes"),
+        ({"label": ([0.5] * 39 + [float("nan")], "float")}, [], "train, label, row 39: the label nan is no number"),
         ({"label": ([0, 1] * 20, "classes")}, ["data.label_column=lable"], "Did you mean 'label'"),
         (
             {"label": ([0, 1] * 20, "classes")},
@@ -343,5 +344,5 @@ def test_a_set_that_cannot_be_opened(tmp_path: Path, name: str, said: str) -> No
 def test_every_source_is_tried_here() -> None:
     from headstart.config.schema.data import OPTIONS
 
-    assert set(OPTIONS) == {"digits", "image_folder", "hf", "torchvision"}
+    assert set(OPTIONS) == {"digits", "image_folder", "csv", "hf", "torchvision"}  # csv: in test_csv_table.py
     assert open_source(resolve(compose([])).data).class_names == tuple("0123456789")

@@ -17,11 +17,11 @@ CODE_VERSION = 1
 _VOLATILE = {
     "output_dir": None,
     "logger": None,
-    "data": ("path", "num_workers", "download"),
+    "data": ("path", "root", "split_file", "num_workers", "download"),
     "weights": ("path",),
     "trainer": ("progress", "pictures"),
 }
-_REPEATS = {"seed": None, "data": ("split_seed",)}
+_REPEATS = {"seed": None, "data": ("split_seed", "fold")}
 """What may differ between the experiments of one arm."""
 
 
@@ -31,7 +31,7 @@ def config_hash(config: Config) -> str:
 
 
 def arm_hash(config: Config, *, data_fingerprint: str, weights_identity: str) -> str:
-    """Digest that runs share when they differ in seed and split seed alone.
+    """Digest that runs share when they differ in seed, split seed and fold alone.
 
     `weights_identity` is the digest of the weights, or the arm of the run they came from: seeds of one
     chain of runs then belong to one arm.

@@ -90,8 +90,9 @@ def _examples(folder: Path | None) -> ExampleTable | None:
 
 
 _PLACE = {
-    ("output_dir",), ("logger",), ("launcher",), ("data", "path"), ("data", "num_workers"), ("data", "download"),
-    ("weights", "path"), ("trainer", "progress"), ("trainer", "pictures"),
+    ("output_dir",), ("logger",), ("launcher",), ("data", "path"), ("data", "root"), ("data", "split_file"),
+    ("data", "num_workers"), ("data", "download"), ("weights", "path"), ("trainer", "progress"),
+    ("trainer", "pictures"),
 }  # fmt: skip
 """Keys that say where things lie and how they look."""
 

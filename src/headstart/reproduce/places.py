@@ -13,7 +13,16 @@ from headstart.config.schema.root import Config
 from headstart.errors import ConfigError, did_you_mean
 from headstart.reproduce.saved import Saved, exists
 
-PLACES = ("data.path", "data.download", "data.num_workers", "weights.path", "output_dir", "logger")
+PLACES = (
+    "data.path",
+    "data.root",
+    "data.split_file",
+    "data.download",
+    "data.num_workers",
+    "weights.path",
+    "output_dir",
+    "logger",
+)
 """Keys that cannot change what comes out."""
 MACHINE = (
     "trainer.accelerator",
@@ -67,7 +76,7 @@ def of_it(saved: Saved, overrides: Sequence[str]) -> list[str]:
     return wanted
 
 
-_PATHS = ("data.path", "weights.path", "output_dir", "logger")
+_PATHS = ("data.path", "data.root", "data.split_file", "weights.path", "output_dir", "logger")
 """Their values are taken as they stand: a folder may be called 2024_06."""
 
 
