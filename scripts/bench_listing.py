@@ -63,8 +63,8 @@ def _photograph(random: Any) -> bytes:
     """A JPEG of 20 to 100 kB: noise at every scale, as photographs have it."""
     height, width = (int(side) for side in random.integers(300, 520, 2))
     pixels = np.zeros((height, width, 3))
-    for scale in (4, 8, 16, 64, 128):
-        small = random.normal(0, scale**0.75, (height // scale + 2, width // scale + 2, 3))
+    for scale in (1, 2, 4, 8, 16, 64, 128):
+        small = random.normal(0, 3 * scale**0.6, (height // scale + 2, width // scale + 2, 3))
         grown = [
             np.asarray(Image.fromarray(small[..., c].astype(np.float32)).resize((width, height), 3))
             for c in range(3)
@@ -73,7 +73,7 @@ def _photograph(random: Any) -> bytes:
     image = Image.fromarray(np.clip(pixels + 120, 0, 255).astype(np.uint8))
     target = int(random.integers(20_000, 100_000))
     best = b""
-    for quality in range(40, 97, 4):
+    for quality in range(30, 97, 2):
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality)
         best = buffer.getvalue()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from headstart.errors import ConfigError
 
-CACHES = ("features", "images", "measurements")
+CACHES = ("features", "fingerprints", "images", "measurements")
 """Folders in the cache folder that are ours: what else is there stays."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.source import Examples, Picture, Source, file_of
+from headstart.data.source import Examples, Picture, Source, file_of, root_of
 from headstart.errors import ConfigError, did_you_mean
 
 
@@ -64,6 +64,11 @@ class OfClasses:
     def kept_of(self, values: Sequence[str]) -> list[str]:
         """Of a value for each of the source's examples, those of the examples that are kept."""
         return [values[i] for i in self._kept]
+
+    @property
+    def root(self) -> str | None:
+        """The folder that ids of files are relative to."""
+        return root_of(self._examples)
 
     def file(self, index: int) -> str | None:
         """Path of this image, where it is a file."""

@@ -35,10 +35,13 @@ def bit_image_size(data: DataConfig) -> int:
     raise DataError("data: none of the training images can be read.")
 
 
-def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num_workers: int) -> ImageDataModule:
+def load_data(
+    data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num_workers: int, fresh: bool = False
+) -> ImageDataModule:
     """Read, check and split the data; `spec` is what the backbone expects, options already applied.
 
-    Raises DataError where examples cannot be read, are too few, or leave a class out of a split.
+    With `fresh` every file is read again, though one of its name, size and times was before. Raises DataError where
+    examples cannot be read, are too few, or leave a class out of a split.
     """
     source = chosen_source(data)
     classes = len(source.class_names)
@@ -46,7 +49,7 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
         raise DataError(
             f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed."
         )
-    found = scan(source, threads=threads, on_bad_image=data.on_bad_image)
+    found = scan(source, threads=threads, on_bad_image=data.on_bad_image, fresh=fresh)
     splits = split_source(source, data, found.usable)
     for name, split in splits.items():
         check_classes(split.targets, name, source.class_names)

@@ -61,3 +61,9 @@ def file_of(examples: Examples, index: int) -> str | None:
     file = getattr(examples, "file", None)
     found: str | None = file(index) if file is not None else None
     return found
+
+
+def root_of(examples: Examples) -> str | None:
+    """The folder that ids of files are relative to; None for examples that are no files."""
+    found: str | None = getattr(examples, "root", None)
+    return found
