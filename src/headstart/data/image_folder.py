@@ -120,7 +120,7 @@ def _images(folder: str) -> Iterator[str]:
                 (links if entry.is_symlink() else todo).append(full)
             elif name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 if not _is_file(entry):
-                    what = "a link to nothing" if entry.is_symlink() else "a pipe, socket or device, no file"
+                    what = "a pipe, socket or device, no file" if os.path.exists(full) else "a link to nothing"  # noqa: PTH110
                     raise DataError(f"{full!r}: is {what}; remove it.")
                 yield full
 
