@@ -90,6 +90,7 @@ def describe_run(
         ),
         seed=config.seed,
         split_seed=config.data.split_seed,
+        fold=config.data.fold,
         command=[redact(word) for word in command],
         started=now(),
         config=to_plain(config),

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from headstart.config.data_checks import check_labels, check_splits
+from headstart.config.schema.data import REST
 from headstart.config.schema.root import Config
 from headstart.config.strategy_checks import check_regularizers, check_strategy
 from headstart.errors import ConfigError, did_you_mean
@@ -137,10 +139,11 @@ def _check_data(config: Config) -> None:
             raise ConfigError(f"data.image_size={size}: must be a whole number, or [height,width].")
     for key in ("train_size", "val_size", "test_size"):
         value = getattr(data, key)
-        if value is None:
+        if value is None or (key == "test_size" and value == REST):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"data.{key}={value}: must be a count, or a share below 1.")
+            rest = ", or `rest`" if key == "test_size" else ""
+            raise ConfigError(f"data.{key}={value}: must be a count, or a share below 1{rest}.")
         if isinstance(value, float) and value >= 1 and not (key == "train_size" and value == 1):
             raise ConfigError(f"data.{key}={value}: a share must be below 1; write a count without a point.")
     options = getattr(data, "options", None)
@@ -155,6 +158,9 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"data.classes={classes}: must be a list of two classes or more, such as [0,1,2].")
     if data.shots is not None and data.train_size is not None:
         raise ConfigError("data.shots and data.train_size are both set; choose one.")
+    check_splits(data)
+    check_labels(data)
+    _check_metric(data.metric)
     for key in ("mean", "std"):
         values = getattr(data, key)
         if values is not None and len(values) not in (1, data.channels):
@@ -166,6 +172,13 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"loss.class_weights={weights}: must be none, balanced or a list of numbers.")
     if isinstance(weights, list) and any(isinstance(w, bool) or not isinstance(w, int | float) for w in weights):
         raise ConfigError(f"loss.class_weights={weights}: must be a list of numbers.")
+
+
+def _check_metric(metric: str) -> None:
+    known = {name for names in METRICS.values() for name in names}
+    if metric != "auto" and metric not in known:
+        hint = did_you_mean(metric, known) or f" One of {', '.join(sorted(known))}."
+        raise ConfigError(f"data.metric={metric}: there is no such metric.{hint}")
 
 
 def _check_refit(config: Config) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from headstart.data.augmentation import Augmentation
 from headstart.data.catalog import Catalog
 from headstart.data.dataset import Batch, ImageDataset, as_it_is
-from headstart.data.decoded import Digests
+from headstart.data.decoded import ShortDigests
 from headstart.data.fingerprint import order_fingerprint
 from headstart.data.forms import Finished, Form
 from headstart.data.image_cache import ImageCache
@@ -47,7 +47,7 @@ class ImageDataModule(pl.LightningDataModule):
         sampling: str = "natural",
         catalog: Catalog | None = None,
         cache: ImageCache | None = None,
-        digests: Mapping[str, Digests] | None = None,
+        digests: Mapping[str, ShortDigests] | None = None,
     ) -> None:
         super().__init__()
         self.catalog = catalog

@@ -25,7 +25,7 @@ from headstart.data.forms import Pixels
 from headstart.progress import counted
 from headstart.records.atomic import write_with
 
-Digests = npt.NDArray[np.uint64]
+ShortDigests = npt.NDArray[np.uint64]
 """First eight bytes of the SHA-256 of each image's content."""
 
 PART_BYTES = 128 * 2**20
@@ -48,7 +48,7 @@ class Place:
         return self.pixels[self.offset : self.offset + size].reshape(self.shape)
 
 
-def places(folder: Path, digests: Digests) -> list[Place | None]:
+def places(folder: Path, digests: ShortDigests) -> list[Place | None]:
     """Where each image lies; None for those that are not there. Damaged parts are as if they were not."""
     wanted = {int(digest): None for digest in digests}
     found: dict[int, Place] = {}
@@ -74,7 +74,7 @@ def places(folder: Path, digests: Digests) -> list[Place | None]:
 
 def build(
     folder: Path,
-    digests: Digests,
+    digests: ShortDigests,
     decode: Callable[[int], Pixels | None],
     *,
     threads: int,

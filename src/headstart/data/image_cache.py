@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from headstart.caches import ABOUT, IMAGES, caches_of, mark_used
-from headstart.data.decoded import Digests, Place, build, places
+from headstart.data.decoded import Place, ShortDigests, build, places
 from headstart.data.forms import Form, Pixels, form_key
 from headstart.data.pictures import BAD_IMAGE
 from headstart.data.subset import Split
@@ -46,14 +46,14 @@ class ImageCache:
         """Where the images of a form lie."""
         return self.root / IMAGES / f"{self.fingerprint[:20]}-{form_key(form)[:12]}"
 
-    def places(self, form: Form, digests: Digests) -> list[Place | None]:
+    def places(self, form: Form, digests: ShortDigests) -> list[Place | None]:
         """Where each image lies, None for those that are not there."""
         folder = self.folder(form)
         if not folder.is_dir():
             return [None] * len(digests)
         return places(folder, digests)
 
-    def fill(self, form: Form, parts: Sequence[tuple[Split, Digests]], *, threads: int) -> None:
+    def fill(self, form: Form, parts: Sequence[tuple[Split, ShortDigests]], *, threads: int) -> None:
         """Decode what is not there yet, or say that there is no room: images are then decoded anew."""
         folder = self.folder(form)
         digests = np.concatenate([own for _, own in parts])

@@ -45,9 +45,10 @@ class _Joined:
         self.targets = np.concatenate([first.targets, second.targets])
 
     def at(self, index: int) -> tuple[Examples, int]:
-        """The part that an example comes from, and its index there."""
+        """The source's own examples that an example comes from, and its index there."""
         first, second = self._parts
-        return (first, index) if index < self._length else (second, index - self._length)
+        part, place = (first, index) if index < self._length else (second, index - self._length)
+        return part.at(place) if isinstance(part, _Joined) else (part, place)
 
     def image(self, index: int) -> Picture:
         part, place = self.at(index)

@@ -68,7 +68,7 @@ def of_it(saved: Saved, overrides: Sequence[str]) -> list[str]:
     return wanted
 
 
-_PATHS = ("data.path", "weights.path", "output_dir", "logger")
+_PATHS = ("data.path", "data.root", "data.split_file", "weights.path", "output_dir", "logger")
 """Their values are taken as they stand: a folder may be called 2024_06."""
 
 

@@ -8,6 +8,9 @@ from typing import Any
 from headstart.config.schema.option import option, required
 
 AUGMENTS = ("none", "light", "randaugment", "trivial", "augmix", "bit")
+REST = "rest"
+"""The test size that is all that training and validation leave."""
+TASKS = ("auto", "multiclass", "multilabel", "binary", "regression")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -77,8 +80,20 @@ class DataConfig:
     batch_size: int = option(32, "Images per step.", least=1)
     classes: Any = option(
         None,
-        "The classes to use, by name or number from 0, in that order; the rest is left out.",
+        "The classes to use, by name or number from 0, in that order; the rest is left out. Where all names are "
+        "whole numbers, a number is a name.",
         auto="all of them",
+    )
+    task: str = option(
+        "auto",
+        "What the labels are; `auto` sees it from them. `binary`: two classes, of which the second is the positive "
+        "one, and one output.",
+        choices=TASKS,
+    )
+    metric: str = option(
+        "auto",
+        "The metric that counts for this set, such as accuracy_macro: where trainer.monitor=auto it chooses the "
+        "checkpoint, and `compare` shows it first. `auto`: accuracy_micro of classes, map_macro of several labels.",
     )
     train_size: Any = option(
         None, "Training examples used: a count, or a share (0.1, 1.0).", above=0, auto="all there are"
@@ -91,9 +106,34 @@ class DataConfig:
     )
     test_size: Any = option(
         None,
-        "Test examples: a count, or a share below 1 of where they are taken from.",
+        "Test examples: a count, a share below 1 of where they are taken from, or `rest`: all that train_size or "
+        "shots leave, out of which validation is then taken as well.",
         above=0,
         auto="the source's own test split, else 0.2 of its training split",
+    )
+    num_folds: int | None = option(
+        None, "Parts of which each is the test split once; data.fold says which.", least=2, auto="no folds"
+    )
+    fold: int | None = option(
+        None,
+        "The fold that is the test split; where the source has one of its own, the validation split.",
+        least=0,
+        auto="no folds",
+    )
+    split_file: str | None = option(
+        None,
+        "A table (.csv, .parquet) of `id` and `split` that says which example goes where, such as a run's own "
+        "examples.parquet; what it does not name is left out.",
+        auto="no such file",
+    )
+    split_sha256: str | None = option(
+        None, "Digest of what split_file says, by which runs are told apart; it is filled in.", auto="of split_file"
+    )
+    group_pattern: str | None = option(
+        None,
+        "A regular expression with one group in (), found in each example's id: examples with the same text in it "
+        "are a patient or a scene, and never in two splits.",
+        auto="no groups",
     )
     refit_on_val: bool = option(
         False,
@@ -140,6 +180,34 @@ class ImageFolderConfig(DataConfig):
 
 
 @dataclass
+class CsvConfig(DataConfig):
+    """A table (.csv, .parquet) with a row per image: its path, its labels, perhaps its split and its group."""
+
+    source: str = "csv"
+    path: str = required("The table.")
+    root: str | None = option(None, "Folder that relative image paths start from.", auto="the table's own folder")
+    image_column: str | None = option(
+        None, "Column with the images' paths.", auto="path, image, file, filename or filepath: the one there is"
+    )
+    label_column: Any = option(
+        None,
+        "Column with the label, or a list of columns: of 0 and 1 (several labels per image) or of numbers.",
+        auto="label, labels, class, target or category, or the only other one",
+    )
+    label_separator: str | None = option(
+        None, "Text between the labels in a cell, such as '|': an image may then have several.", auto="one label"
+    )
+    split_column: str | None = option(
+        None,
+        "Column that says train, val or test; `none` uses no such column.",
+        auto="the column called split, if there is one",
+    )
+    group_column: str | None = option(
+        None, "Column with what may not be in two splits: a patient, a scene.", auto="no groups"
+    )
+
+
+@dataclass
 class HuggingFaceConfig(DataConfig):
     """A Hugging Face dataset: a hub name or a local folder."""
 
@@ -147,8 +215,13 @@ class HuggingFaceConfig(DataConfig):
     path: str = required("A hub name (`owner/name`), or a folder.")
     subset: str | None = option(None, "Configuration of the dataset, where it has several.", auto="its default")
     image_column: str | None = option(None, "Column with the images.", auto="the only one of that type")
-    label_column: str | None = option(
-        None, "Column with a class or a list of classes.", auto="label, labels, fine_label or the only one"
+    label_column: Any = option(
+        None,
+        "Column with a class, a list of classes or a number; or a list of columns with numbers.",
+        auto="label, labels, fine_label or the only one",
+    )
+    group_column: str | None = option(
+        None, "Column with what may not be in two splits: a patient, a scene.", auto="no groups"
     )
 
 
@@ -168,6 +241,7 @@ class TorchvisionConfig(DataConfig):
 OPTIONS = {
     "digits": DigitsConfig,
     "image_folder": ImageFolderConfig,
+    "csv": CsvConfig,
     "hf": HuggingFaceConfig,
     "torchvision": TorchvisionConfig,
 }
