@@ -33,7 +33,7 @@ def drawn(seed: int, n: int = 60, classes: int = 4, *, skill: float = 1.0, sever
         probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
         predicted = probabilities.argmax(axis=1)
     ids = np.array([f"{i:04d}.png" for i in range(n)])
-    return Predictions(ids, targets, predicted, probabilities)
+    return Predictions(ids, targets, predicted, probabilities, "multilabel" if several else "multiclass")
 
 
 @settings(max_examples=25, deadline=None)
@@ -53,7 +53,7 @@ def test_metrics_from_predictions_are_those_of_the_record(seed: int, n: int, cla
         )
         probabilities = (tensor.sigmoid() if several else tensor.softmax(dim=1)).numpy()
         predicted = (probabilities > 0.5).astype(np.int64) if several else probabilities.argmax(axis=1)
-        one = Predictions(one.ids, one.targets, predicted, probabilities)
+        one = Predictions(one.ids, one.targets, predicted, probabilities, one.task)
         for name, value in expected.items():
             metric = name.removeprefix("test/")
             assert score(metric, one) == pytest.approx(value, abs=2e-5), metric
@@ -152,7 +152,8 @@ def test_nothing_to_find_is_found_as_often_as_it_says() -> None:
 def test_predictions_come_back_from_their_file(several: bool) -> None:
     one = drawn(0, several=several)
     path = Path("predictions.parquet")
-    write_predictions(path, ids=list(one.ids), targets=one.targets, probabilities=one.scores.astype(np.float32))
+    p = one.scores.astype(np.float32)
+    write_predictions(path, ids=list(one.ids), targets=one.targets, predicted=one.predicted, probabilities=p)
     back = read_predictions(path)
     assert list(back["id"]) == list(one.ids)
     np.testing.assert_array_equal(back["target"], one.targets)

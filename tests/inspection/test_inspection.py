@@ -17,15 +17,24 @@ from headstart.records.store import write_record
 from headstart.records.tables import write_predictions
 
 
-def written(targets: np.ndarray, probabilities: np.ndarray, *, task: str = "multiclass") -> Path:
+def written(
+    targets: np.ndarray, probabilities: np.ndarray, *, task: str = "multiclass", threshold: float | None = None
+) -> Path:
     record: RunRecord = made(ARMS[0], 0, 0.5)
     names = [f"c{i}" for i in range(probabilities.shape[1])]
     record.data = {**record.data, "class_names": names, "task": task}
+    record.threshold = threshold
+    above = threshold or 0.5
+    predicted = {
+        "multiclass": probabilities.argmax(axis=1),
+        "multilabel": (probabilities > above).astype(int),
+        "binary": (probabilities[:, 1] > above).astype(int),
+    }[task]
     folder = Path("run")
     folder.mkdir()
     write_record(folder, record)
     ids = [f"{i}.png" for i in range(len(targets))]
-    write_predictions(folder / "predictions.parquet", ids=ids, targets=targets, probabilities=probabilities.astype(np.float32))  # fmt: skip
+    write_predictions(folder / "predictions.parquet", ids=ids, targets=targets, predicted=predicted, probabilities=probabilities.astype(np.float32))  # fmt: skip
     return folder
 
 

@@ -25,7 +25,7 @@ from headstart.records.examples import ExampleTable
 from headstart.seeds import derive
 
 Batch = dict[str, torch.Tensor]
-"""`image`: (n, channels, height, width); `target`: (n,) int64 or (n, classes) float32; `index`: (n,)."""
+"""`image`: (n, channels, height, width); `target`: (n,) int64 or (n, classes or numbers) float32; `index`: (n,)."""
 
 _KEEP_BYTES = 2**30
 """Images that always come out the same are kept in memory up to this size, where no worker process loads."""
@@ -98,7 +98,7 @@ class ImageDataset(Dataset[Batch]):
         self.seed = seed
         self.random = random
         self._targets = torch.from_numpy(split.targets)
-        if self._targets.ndim == 2:
+        if self._targets.ndim == 2 or self._targets.is_floating_point():
             self._targets = self._targets.float()
         self._kept: dict[int, torch.Tensor] | None = {} if keep and not random else None
 

@@ -20,8 +20,10 @@ from headstart.data.class_subset import of_classes
 from headstart.data.datamodule import ImageDataModule, Split, joined
 from headstart.data.fingerprint import scan, split_fingerprint
 from headstart.data.pictures import BAD_IMAGE, as_channels
+from headstart.data.positive import with_positive
 from headstart.data.source import Source
 from headstart.data.split import check_classes, class_counts, count_of, first_shots, interleaved
+from headstart.data.targets import target_statistics
 from headstart.errors import ConfigError, DataError
 from headstart.facts import DataFacts, InputSpec
 
@@ -78,15 +80,22 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
     source = open_source(data)
     if data.classes is not None:
         source = of_classes(source, data.classes)
-    classes = len(source.class_names)
-    if classes < 2:
+    if data.positive is not None:
+        source = with_positive(source, data.positive)
+    classes, numbers = len(source.class_names), source.task == "regression"
+    if classes < 2 and not numbers:
         raise DataError(
             f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed."
         )
     found = scan(source, threads=threads, on_bad_image=data.on_bad_image)
     splits = split_source(source, data, found.usable)
-    for name, split in splits.items():
+    for name, split in splits.items() if not numbers else ():
         check_classes(split.targets, name, source.class_names)
+    mean, std = (
+        target_statistics(splits["train"].targets, source.class_names)
+        if numbers
+        else ((), ())
+    )
     first = splits["train"]
     as_channels(first.examples.image(int(first.indices[0])), data.channels)  # wrong channels are said now
     facts = DataFacts(
@@ -95,10 +104,14 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
         channels=data.channels,
         image_size=spec.size,
         sizes={name: len(split.indices) for name, split in splits.items()},
-        class_counts={name: class_counts(split.targets, classes) for name, split in splits.items()},
+        class_counts={
+            name: () if numbers else class_counts(split.targets, classes) for name, split in splits.items()
+        },
         fingerprint=found.fingerprint,
         split_fingerprint=split_fingerprint({name: split.ids for name, split in splits.items()}),
         skipped=found.skipped,
+        target_mean=mean,
+        target_std=std,
     )
     return ImageDataModule(
         splits=splits,

@@ -50,6 +50,11 @@ class DataConfig:
         "The classes to use, by name or number from 0, in that order; the rest is left out.",
         auto="all of them",
     )
+    positive: Any = option(
+        None,
+        "Of two classes the one that is looked for: the model then has one output, and the task is binary.",
+        auto="both count alike",
+    )
     train_size: Any = option(
         None, "Training examples used: a count, or a share (0.1, 1.0).", above=0, auto="all there are"
     )
