@@ -68,6 +68,20 @@ def test_several_labels() -> None:
     assert sum(calibration(tested).counts) == 6
 
 
+def test_two_classes_are_told_apart_by_the_threshold() -> None:
+    targets = np.array([0, 0, 1, 1])
+    p = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]])
+    tested = read_tested(written(targets, p, task="binary", threshold=0.3))
+    assert [(one.id, one.target, one.said, one.probability) for one in worst_mistakes(tested, 5)] == [
+        ("2.png", "c1", "c0", pytest.approx(0.8)), ("1.png", "c0", "c1", pytest.approx(0.4)),
+    ]  # fmt: skip
+    assert {(one.target, one.said, one.count) for one in confused_pairs(tested, 5)} == {
+        ("c0", "c1", 1), ("c1", "c0", 1),
+    }  # fmt: skip
+    # of the positive class: 0.1, 0.4, 0.2, 0.7 in bins of their own
+    assert calibration(tested).ece == pytest.approx((0.1 + 0.4 + 0.8 + 0.3) / 4, abs=1e-6)
+
+
 def test_a_run_is_inspected(run_tiny: RunTiny, capsys: pytest.CaptureFixture[str], photos: Path) -> None:
     folder, record = run_tiny(
         "data=image_folder", f"data.path={photos}", "data.train_size=12", "data.test_size=9", "data.batch_size=8"

@@ -12,9 +12,9 @@ from tests.conftest import RunTiny
 
 from headstart.data.pictures import thumbnail
 from headstart.errors import DataError, RecordError
+from headstart.records.mistakes import misses
 from headstart.records.tables import read_predictions
 from headstart.records.thumbnails import read_thumbnails, write_thumbnails
-from headstart.records.mistakes import misses
 from headstart.training.mistakes import choose_mistakes
 
 

@@ -91,11 +91,7 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
     splits = split_source(source, data, found.usable)
     for name, split in splits.items() if not numbers else ():
         check_classes(split.targets, name, source.class_names)
-    mean, std = (
-        target_statistics(splits["train"].targets, source.class_names)
-        if numbers
-        else ((), ())
-    )
+    mean, std = target_statistics(splits["train"].targets, source.class_names) if numbers else ((), ())
     first = splits["train"]
     as_channels(first.examples.image(int(first.indices[0])), data.channels)  # wrong channels are said now
     facts = DataFacts(

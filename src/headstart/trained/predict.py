@@ -131,7 +131,7 @@ def rows_of(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     rows = []
     for one in predictions:
         row: dict[str, Any] = {"image": str(one.path), "error": one.error}
-        row |= dict(one.numbers)
+        row |= {f"predicted {name}" if name in row else name: number for name, number in one.numbers}
         if one.predicted is not None:
             row["predicted"] = ",".join(one.predicted)
         for i, (name, probability) in enumerate(one.classes, start=1):
