@@ -78,8 +78,12 @@ def test_two_classes_are_told_apart_by_the_threshold() -> None:
     assert {(one.target, one.said, one.count) for one in confused_pairs(tested, 5)} == {
         ("c0", "c1", 1), ("c1", "c0", 1),
     }  # fmt: skip
-    # of the positive class: 0.1, 0.4, 0.2, 0.7 in bins of their own
-    assert calibration(tested).ece == pytest.approx((0.1 + 0.4 + 0.8 + 0.3) / 4, abs=1e-6)
+
+
+def test_the_calibration_of_two_classes_is_that_of_the_positive_one() -> None:
+    """Not of the likelier one, by which both images would share a bin, one right and one wrong."""
+    tested = read_tested(written(np.array([0, 0]), np.array([[0.9, 0.1], [0.1, 0.9]]), task="binary"))
+    assert calibration(tested).ece == pytest.approx((0.1 + 0.9) / 2, abs=1e-6)
 
 
 def test_a_run_is_inspected(run_tiny: RunTiny, capsys: pytest.CaptureFixture[str], photos: Path) -> None:
