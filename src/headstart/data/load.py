@@ -24,7 +24,8 @@ from headstart.data.source import Source
 from headstart.data.split import check_classes, class_counts
 from headstart.data.splitting import split_source
 from headstart.data.subset import Split
-from headstart.errors import DataError
+from headstart.data.targets import target_statistics
+from headstart.errors import ConfigError, DataError
 from headstart.facts import DataFacts, InputSpec
 
 __all__ = ["bit_image_size", "chosen_source", "load_data", "open_source", "split_source"]
@@ -53,15 +54,18 @@ def load_data(
     examples cannot be read, are too few, or leave a class out of a split.
     """
     source = chosen_source(data)
-    classes = len(source.class_names)
-    if classes < 2 and source.task != "regression":
+    classes, numbers = len(source.class_names), source.task == "regression"
+    if numbers and data.sampling == "balanced":
+        raise ConfigError("data.sampling=balanced: evens out classes; these targets are numbers.")
+    if classes < 2 and not numbers:
         raise DataError(
             f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed."
         )
     found = scan(source, threads=threads, on_bad_image=data.on_bad_image, fresh=fresh)
     splits = split_source(source, data, found.usable)
-    for name, split in splits.items():
+    for name, split in splits.items() if not numbers else ():
         check_classes(split.targets, name, source.class_names)
+    mean, std = target_statistics(splits["train"].targets, source.class_names) if numbers else ((), ())
     first = splits["train"]
     as_channels(first.examples.image(int(first.indices[0])), data.channels)  # wrong channels are said now
     facts = DataFacts(
@@ -70,10 +74,14 @@ def load_data(
         channels=data.channels,
         image_size=spec.size,
         sizes={name: len(split.indices) for name, split in splits.items()},
-        class_counts={name: class_counts(split.targets, classes) for name, split in splits.items()},
+        class_counts={
+            name: () if numbers else class_counts(split.targets, classes) for name, split in splits.items()
+        },
         fingerprint=found.fingerprint,
         split_fingerprint=split_fingerprint({name: split.ids for name, split in splits.items()}),
         skipped=found.skipped,
+        target_mean=mean,
+        target_std=std,
     )
     pixels = replace(spec, mean=(), std=())  # what is kept has not been normalised
     return ImageDataModule(
