@@ -18,9 +18,10 @@ from headstart.progress import track
 
 MOST_BITS = 11
 """Hashes that differ in more bits are no candidates."""
-MOST_LOOKED = 400_000_000
+MOST_LOOKED = 200_000_000
 """Comparisons of two hashes; where so many are alike that more would be needed, each meets a part of the others."""
-MOST_KEPT = 4_000_000
+MOST_KEPT = 500_000
+"""About how many pairs are handed on."""
 _BANDS, _BITS = 4, 16
 _SLICE = 8_000_000
 _FLIPS = np.array([0, *(1 << bit for bit in range(_BITS))], dtype=np.uint64)
@@ -47,25 +48,45 @@ class _Table:
     starts: npt.NDArray[np.int64]
 
 
-def like_pairs(index: Codes, queries: Sequence[Codes], *, most_looked: int = MOST_LOOKED) -> Candidates:
+def like_pairs(
+    index: Codes, queries: Sequence[Codes], *, most_looked: int = MOST_LOOKED, most_kept: int = MOST_KEPT
+) -> Candidates:
     """Pairs (i, j) of which a query's i-th hash differs from the index's j-th in at most 11 bits, i != j."""
     tables = [_table(index, band) for band in range(_BANDS)]
     window, complete = _window(tables, queries, most_looked=most_looked)
-    found = np.empty(0, dtype=np.int64)
+    found, parts = np.empty(0, dtype=np.int64), list[npt.NDArray[np.int64]]()
     steps = [(table, query, flip) for flip in _FLIPS for query in queries for table in tables]
     for table, query, flip in track(steps, total=len(steps), what="Comparing images", show=len(index) >= _MANY):
-        parts = [found]
         for i, places in _looked_up(table, query, flip, window):
             j = table.order[places]
             near = (np.bitwise_count(query[i] ^ index[j]) <= MOST_BITS) & (i != j)
             i, j = i[near], j[near]
             parts.append(np.minimum(i, j) * len(index) + np.maximum(i, j))
-        if len(parts) > 1:
-            found = np.unique(np.concatenate(parts))
-        if len(found) > MOST_KEPT:
-            complete = False
-            break
+        if sum(map(len, parts)) > most_kept:
+            found, parts = _unique([found, *parts]), []
+            if len(found) > most_kept:
+                found, complete = _thinned(found, queries[0], index, most=most_kept // 2), False
+    found = _unique([found, *parts])
     return Candidates(found // max(1, len(index)), found % max(1, len(index)), complete)
+
+
+def _unique(parts: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Sorted, each once; NumPy's own way by hashing takes ten times as long for millions."""
+    values = np.sort(np.concatenate(parts))
+    return values[np.concatenate([[True], values[1:] != values[:-1]])] if len(values) else values
+
+
+def _thinned(found: npt.NDArray[np.int64], query: Codes, index: Codes, *, most: int) -> npt.NDArray[np.int64]:
+    """At most `most` pairs or one for each image: those with many partners keep the nearest of them."""
+    first, second = np.divmod(found, len(index))
+    order = np.lexsort((np.bitwise_count(query[first] ^ index[second]), first))
+    counts = np.bincount(first)
+    rank = np.empty(len(found), dtype=np.int64)
+    rank[order] = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
+    partners = int(counts.max())
+    while partners > 1 and int(np.minimum(counts, partners).sum()) > most:
+        partners //= 2
+    return found[rank < partners]
 
 
 def _turned(codes: Codes, band: int) -> Codes:

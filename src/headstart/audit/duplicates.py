@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ LINKED, CROWD, CROWDED = 0.88, 20, 0.4
 than this share of all their pairs are so alike, they are pictures of one kind, as digits or X-rays are."""
 SURE = 0.99
 """Likeness of a copy among such pictures."""
-_ROWS = 100_000
+MOST_PAIRS = 100_000
+_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,25 @@ def find_copies(looks: Looks, *, most_looked: int = MOST_LOOKED) -> Copies:
     contrast = _contrast(looks.sketches, distinct)
     small, flat = sides < LEAST_SIDE, (sides >= LEAST_SIDE) & (contrast < LEAST_CONTRAST)
     compared = distinct[~small & ~flat]
-    near, complete = _near_pairs(looks.sketches[compared], most_looked=most_looked)
-    near, alike = _without_crowds(near, len(compared))
-    pairs = [Near(int(compared[p.first]), int(compared[p.second]), p.likeness, p.mirrored) for p in near]
-    return Copies(exact, tuple(pairs), alike, int(flat.sum()), int(small.sum()), complete)
+    linked = _linked(looks.sketches[compared], most_looked=most_looked)
+    copies = np.flatnonzero(linked.likeness >= _least_likeness(linked, len(compared)))
+    near = tuple(
+        Near(
+            int(compared[linked.first[i]]),
+            int(compared[linked.second[i]]),
+            round(float(linked.likeness[i]), 4),
+            bool(linked.mirrored[i]),
+        )
+        for i in copies[:MOST_PAIRS]
+    )
+    return Copies(
+        exact=exact,
+        near=near,
+        alike=int((linked.likeness >= ALIKE).sum()) - len(copies),
+        flat=int(flat.sum()),
+        small=int(small.sum()),
+        complete=linked.complete and len(copies) <= MOST_PAIRS,
+    )
 
 
 def _same_content(
@@ -94,14 +110,22 @@ def _contrast(sketches: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) ->
     return found
 
 
-def _near_pairs(sketches: npt.NDArray[np.uint8], *, most_looked: int) -> tuple[list[Near], bool]:
-    """Pairs of sketches that are linked, likest first; and whether all pairs were looked for."""
-    if len(sketches) < 2:
-        return [], True
-    whole = hashes(sketches)
-    middle = hashes(sketches, zoom=ZOOM)
-    found: dict[tuple[int, int], Near] = {}
+@dataclass(frozen=True)
+class _Linked:
+    """Pairs of places (m,) that are alike, likest first."""
+
+    first: npt.NDArray[np.int64]
+    second: npt.NDArray[np.int64]
+    likeness: npt.NDArray[np.float64]
+    mirrored: npt.NDArray[np.bool_]
+    complete: bool
+
+
+def _linked(sketches: npt.NDArray[np.uint8], *, most_looked: int) -> _Linked:
+    """All pairs of sketches whose likeness is at least `LINKED`, each once."""
+    whole, middle = hashes(sketches), hashes(sketches, zoom=ZOOM)
     complete = True
+    columns: list[tuple[npt.NDArray[Any], ...]] = []
     for mirrored in (False, True):
         turn = MIRROR if mirrored else np.uint64(0)
         candidates = like_pairs(whole, [whole ^ turn, middle ^ turn], most_looked=most_looked)
@@ -112,29 +136,34 @@ def _near_pairs(sketches: npt.NDArray[np.uint8], *, most_looked: int) -> tuple[l
             rough = correlation(sketches[i], other) >= _ROUGHLY
             i, j, other = i[rough], j[rough], other[rough]
             alike = likeness(sketches[i], other)
-            linked = alike >= LINKED
-            for a, b, value in zip(i[linked], j[linked], alike[linked], strict=True):
-                pair = Near(int(a), int(b), round(float(value), 4), mirrored)
-                before = found.get((pair.first, pair.second))
-                if before is None or before.likeness < pair.likeness:
-                    found[pair.first, pair.second] = pair
-    return sorted(found.values(), key=lambda p: (-p.likeness, p.first, p.second)), complete
+            sure = alike >= LINKED
+            columns.append((i[sure], j[sure], alike[sure], np.full(int(sure.sum()), mirrored)))
+    first, second, alike, turned = (
+        (np.concatenate(part) for part in zip(*columns, strict=True))
+        if columns
+        else (
+            np.empty(0, dtype=np.int64),
+            np.empty(0, dtype=np.int64),
+            np.empty(0),
+            np.empty(0, dtype=bool),
+        )
+    )
+    order = np.lexsort((second, first, -alike))
+    # a symmetrical picture is found both ways round
+    _, once = np.unique(first[order] * len(sketches) + second[order], return_index=True)
+    order = order[np.sort(once)]
+    return _Linked(first[order], second[order], alike[order], turned[order], complete)
 
 
-def _without_crowds(pairs: Sequence[Near], count: int) -> tuple[list[Near], int]:
-    """The near duplicates of linked pairs, and how many more there would be but for crowds that look alike."""
+def _least_likeness(pairs: _Linked, count: int) -> npt.NDArray[np.float64]:
+    """(m,) what each pair of `count` images must reach: more among those that look alike by nature."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if not pairs:
-        return [], 0
-    first = np.array([pair.first for pair in pairs])
-    second = np.array([pair.second for pair in pairs])
-    links = coo_array((np.ones(len(pairs), dtype=bool), (first, second)), shape=(count, count))
+    links = coo_array((np.ones(len(pairs.first), dtype=bool), (pairs.first, pairs.second)), shape=(count, count))
     groups, group = connected_components(links, directed=False)
     members = np.bincount(group, minlength=groups)
-    links_of = np.bincount(group[first], minlength=groups)
-    share = links_of / np.maximum(members * (members - 1) / 2, 1)
-    crowd = ((members > CROWD) & (share < CROWDED))[group[first]]
-    kept = [p for p, of_crowd in zip(pairs, crowd, strict=True) if p.likeness >= (SURE if of_crowd else ALIKE)]
-    return kept, sum(pair.likeness >= ALIKE for pair in pairs) - len(kept)
+    of_group = np.bincount(group[pairs.first], minlength=groups)
+    share = of_group / np.maximum(members * (members - 1) / 2, 1)
+    crowd = (members > CROWD) & (share < CROWDED)
+    return np.where(crowd[group[pairs.first]], SURE, ALIKE)

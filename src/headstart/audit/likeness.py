@@ -16,7 +16,7 @@ Codes = npt.NDArray[np.uint64]
 
 ZOOM = 0.94
 """What remains of a side when 3 % of each edge is cut off."""
-_ROWS = 2048
+_ROWS = 512
 
 
 def _frequencies() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -61,7 +61,7 @@ def _resampling(side: int, zoom: float) -> npt.NDArray[np.float32]:
     return matrix
 
 
-def correlation(first: Sketches, second: Sketches) -> npt.NDArray[np.float64]:
+def correlation(first: Sketches, second: Sketches) -> npt.NDArray[np.float32]:
     """(n,) Pearson's correlation of the grey levels of each pair; 0 where one of them is flat."""
     a, b = _centred(first), _centred(second)
     spread = np.sqrt((a * a).sum(1) * (b * b).sum(1))
@@ -100,6 +100,6 @@ def _explained(first: Sketches, second: Sketches) -> npt.NDArray[np.float64]:
     return result
 
 
-def _centred(sketches: Sketches) -> npt.NDArray[np.float64]:
-    flat = sketches.reshape(len(sketches), sketches.shape[1] * sketches.shape[2]).astype(np.float64)
+def _centred(sketches: Sketches) -> npt.NDArray[np.float32]:
+    flat = sketches.reshape(len(sketches), sketches.shape[1] * sketches.shape[2]).astype(np.float32)
     return flat - flat.mean(axis=1, keepdims=True)
