@@ -15,7 +15,7 @@ from headstart.audit.look import Looks
 ALIKE = 0.93
 """Likeness of a near duplicate. On 15,000 photographs of CIFAR-10 with copies of them: 99 % and more of those that
 were re-encoded, resized, cropped by 3 %, made lighter by 30 % or mirrored are above; of 112 million pairs of
-photographs 107 are, of which all but 3 do show the same picture (docs/data.md)."""
+photographs 107 are, and all but 2 of them do show the same picture, as one sees (docs/audit.md)."""
 LEAST_CONTRAST = 5.0
 """Standard deviation of a sketch's grey levels, of 255; flatter pictures all look alike."""
 LEAST_SIDE = 16
