@@ -117,6 +117,13 @@ def test_a_near_copy_of_a_group_leaks_from_each_split_of_it(trees: Path) -> None
     }
 
 
+def test_an_image_that_leaks_in_two_ways_is_counted_once(trees: Path) -> None:
+    (trees / "test/ash/again.png").write_bytes((trees / "train/ash/00.png").read_bytes())
+    jpeg(Image.open(trees / "train/ash/00.png")).save(trees / "train/ash/near.png")
+    [leak] = folder(trees).findings.leaks
+    assert (leak.exact, leak.near) == (1, 0)
+
+
 def test_copies_inside_a_split_are_no_leak(trees: Path) -> None:
     jpeg(Image.open(trees / "train/ash/00.png")).save(trees / "train/ash/near.png")
     found = folder(trees)
@@ -148,9 +155,12 @@ def test_splits_taken_from_train_leak_too_and_copies_outside_them_do_not(tmp_pat
 
 
 def test_training_on_validation_is_no_leak(trees: Path) -> None:
-    found = folder(trees, "data.refit_on_val=true").findings
-    assert found.sizes == {"train": 12, "val": 4, "test": 4}
-    assert found.leaks == ()
+    found = folder(trees, "data.refit_on_val=true")
+    assert found.findings.sizes == {"train": 12, "val": 4, "test": 4}
+    assert found.findings.leaks == ()
+    assert found.findings.split_fingerprint == folder(trees).findings.split_fingerprint
+    assert found.data is not None
+    assert len(found.data.splits["train"].indices) == 12
 
 
 def test_contradictory_labels_are_named(trees: Path) -> None:

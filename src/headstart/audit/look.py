@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from headstart.data.pictures import BAD_IMAGE, FORMATS, MAX_PIXELS, as_channels
 from headstart.data.source import Examples, Picture, Source
@@ -48,7 +48,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Looks:
-    """What was seen of n images, one after the other through the splits of the source: about 400 bytes each."""
+    """What was seen of n images, one after the other through the splits of the source: about 300 bytes each."""
 
     origins: tuple[str, ...]
     """The split of the source that each is from."""
@@ -154,7 +154,7 @@ def _describe(digest: bytes, picture: Picture) -> Look:
         width, height = height, width
     if mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         traits.append("with transparency")
-    grey = as_channels(ImageOps.exif_transpose(picture), 1)
+    grey = as_channels(picture, 1)
     assert isinstance(grey, Image.Image)
     return Look(digest, "", sketch_of(grey), width, height, form, mode, tuple(traits))
 

@@ -17,6 +17,7 @@ _ACROSS = COLUMNS // 2
 TRAINING, OTHERS = 6, 6
 _CELL, _CAPTION, _HEAD = 1.5, 0.42, 0.4
 """Inches."""
+_LONGEST = 24
 _INK, _SOFT = "#1f2933", "#616e7c"
 
 
@@ -44,9 +45,7 @@ def draw_sheet(shown: Mapping[str, Sequence[Shown]], path: Path, *, title: str) 
             for j, (pixels, lines) in enumerate(pictures):
                 across_at = 0.15 + (column * 2 + j) * _CELL
                 for k, line in enumerate(lines):
-                    _words_at(
-                        figure, across_at + 0.04, down - 0.15 - 0.14 * k, _short(line), size=6, weight="normal"
-                    )
+                    _words_at(figure, across_at + 0.04, down - 0.15 - 0.14 * k, line, size=6, weight="normal")
                 _picture_at(figure, across_at, down - _CAPTION + 0.06 - _CELL, pixels)
         top -= height
     write_picture(figure, path)
@@ -61,7 +60,7 @@ def _words(split: str) -> str:
 def _pictures(one: Shown) -> list[tuple[Pixels, tuple[str, ...]]]:
     height, width = one.evaluated.shape[:2]
     return [
-        (one.original, (one.label, one.id)),
+        (one.original, (_beginning(one.label), _end(one.id))),
         (one.evaluated, (f"{one.size[0]} x {one.size[1]}", f"to {width} x {height}")),
         *((pixels, ("", f"epoch {epoch}")) for epoch, pixels in enumerate(one.augmented)),
     ]
@@ -90,6 +89,10 @@ def _picture_at(figure: Any, across: float, up: float, pixels: Pixels) -> None:
     axes.set_anchor("NW")
 
 
-def _short(line: str) -> str:
-    """The end of a long id says more than its beginning."""
-    return line if len(line) <= 24 else "…" + line[-23:]
+def _beginning(line: str) -> str:
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _end(line: str) -> str:
+    """Of an id the end says more than the beginning."""
+    return line if len(line) <= _LONGEST else "…" + line[1 - _LONGEST :]
