@@ -19,7 +19,7 @@ ROWS = (
     {"cli"},
     {"__init__"},
     {"api"},
-    {"sweep", "compare", "inspection", "reproduce"},
+    {"sweep", "compare", "inspection", "reproduce", "audit"},
     {"experiment", "trained", "wandb_sync"},
     {"recording", "planning"},
     {"preparation"},

@@ -15,6 +15,7 @@ from headstart.redaction import redact, show_traceback
 COMMANDS = {
     "train": "run an experiment, or with -m a sweep of them",
     "plan": "print what an experiment would do: phases, layer groups, rates, penalties",
+    "data": "check a dataset and show it: classes, broken files, copies and leaks, what the model will see",
     "resume": "go on with an interrupted run or sweep",
     "status": "show how a sweep is getting on",
     "runs": "list runs",

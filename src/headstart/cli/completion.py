@@ -43,6 +43,7 @@ compdef _headstart headstart
 _FLAGS = {
     "train": ("--multirun", "--config-dir", "--cfg", "--help", "--debug"),
     "plan": ("--config-dir", "--plot", "--help", "--debug"),
+    "data": ("--config-dir", "--pairs", "--plot", "--save-split", "--json", "--help", "--debug"),
 }
 """Commands that take overrides, and their flags."""
 

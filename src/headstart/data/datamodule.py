@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +94,16 @@ class ImageDataModule(pl.LightningDataModule):
         places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
         images: torch.Tensor = dataset.__getitems__([(0, int(position)) for position in places])["image"]
         return self.normalize(images)
+
+    def excerpt(self, name: str, places: Sequence[int]) -> ImageDataModule:
+        """The same with some examples of one split alone, all in one batch; for people to look at."""
+        some, split = copy.copy(self), self.splits[name]
+        some.splits = {
+            **self.splits,
+            name: Split(split.examples, split.indices[np.asarray(places, dtype=np.int64)]),
+        }
+        some.batch_size, some.num_workers, some.sampling, some._cache = len(places), 0, "natural", None
+        return some
 
     def examples(self) -> ExampleTable | None:
         """What the source has, and where each example is used; None for data that was not loaded from one."""
