@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from PIL import Image
+from tests.conftest import RunTiny
 from tests.faults.test_fuzz import full, fuzz
 
+from headstart.cli import main
 from headstart.config.schema.data import ImageFolderConfig
 from headstart.data.digests import Digests, stamp_of
 from headstart.data.fingerprint import Scan, scan
@@ -197,6 +199,20 @@ def test_two_folders_and_links_do_not_mix(old: Path, tmp_path: Path, reads: list
     assert cache_of(tmp_path) != cache_of(old)
 
 
+def test_reproducing_reads_what_is_there_and_not_what_was_kept(
+    old: Path, run_tiny: RunTiny, reads: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("data=image_folder", f"data.path={old}", "data.train_size=null", "data.test_size=0.3")
+    folder, record = run_tiny(*words)
+    known = Digests(str(old))
+    stamp = stamp_of(str(old / "red" / "05.jpg"))
+    known.put("red/05.jpg", stamp, bytes(32), "")  # a lie that nothing but reading finds out
+    known.save()
+    assert main(["reproduce", str(folder), "--check-only"]) == 0
+    assert "changed" not in capsys.readouterr().out
+    assert scanned(old).fingerprint == record.data["fingerprint"]  # and what was read is kept in its place
+
+
 # --- sound files
 
 
@@ -245,6 +261,46 @@ def test_a_truncated_file_is_found_wherever_it_ends(kind: str) -> None:
         assert not is_sound(content[:end])
         with pytest.raises(BAD_IMAGE):
             check_content(content[:end])
+
+
+def without(content: bytes, marker: int) -> bytes:
+    """Without the segments of a kind."""
+    while (place := content.find(bytes((0xFF, marker)))) >= 0:
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        content = content[:place] + content[place + 2 + length :]
+    return content
+
+
+def overfull(content: bytes) -> bytes:
+    """With all codes of the first Huffman table of one length, for which there are too many."""
+    place = content.find(b"\xff\xc4") + 5
+    counts = content[place : place + 16]
+    return content[:place] + bytes((0, sum(counts))) + bytes(14) + content[place + 16 :]
+
+
+def frame_with(content: bytes, offset: int, value: bytes) -> bytes:
+    """With other bytes in the frame's header."""
+    place = content.find(b"\xff\xc0") + 4 + offset
+    return content[:place] + value + content[place + len(value) :]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        overfull(jpeg("colour")),
+        without(jpeg("colour"), 0xDB),
+        without(jpeg("colour"), 0xC0),
+        frame_with(jpeg("colour"), 0, b"\x0c"),
+        frame_with(jpeg("colour"), 1, b"\0\0"),
+        frame_with(jpeg("colour"), 1, b"\xff\xff\xff\xff"),
+        frame_with(jpeg("colour"), 7, b"\x05"),
+    ],
+    ids=["codes", "no quantizers", "no frame", "12 bits", "no height", "too large", "sampling"],
+)
+def test_headers_that_no_decoder_takes(broken: bytes) -> None:
+    assert not is_sound(broken)
+    with pytest.raises(BAD_IMAGE):
+        check_content(broken)
 
 
 @full
