@@ -19,6 +19,7 @@ from headstart.config.compose import compose
 from headstart.config.identity import config_hash
 from headstart.data import ImageDataModule, decoded, image_cache, load_data
 from headstart.data.decoded import build, places
+from headstart.errors import DataError
 from headstart.resolve import resolve, spec_of
 
 FORKED: Any = multiprocessing.get_context("fork")
@@ -62,6 +63,17 @@ def test_the_cache_changes_no_bit_and_is_read(photos: Path, tmp_path: Path) -> N
     for file in photos.rglob("*.jpg"):
         file.write_bytes(b"gone")
     assert all(torch.equal(a, b) for a, b in zip(plain, seen(later), strict=True))
+
+
+def test_a_file_that_was_spoilt_meanwhile_is_said_before_training(photos: Path) -> None:
+    data = module(photos)
+    (photos / "red" / "05.jpg").write_bytes(b"gone")
+    (photos / "blue" / "03.jpg").unlink()
+    with pytest.raises(DataError, match=r"blue/03\.jpg: cannot be decoded any more \(.*No such file"):
+        data.warm(threads=2, test=True)
+    (photos / "blue" / "03.jpg").write_bytes((photos / "blue" / "04.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"red/05\.jpg: cannot be decoded any more \(cannot identify"):
+        data.warm(threads=2, test=True)
 
 
 def test_only_what_is_missing_is_decoded(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,16 +53,24 @@ class ImageCache:
         return places(folder, digests)
 
     def fill(self, form: Form, parts: Sequence[tuple[Split, ShortDigests]], *, threads: int) -> None:
-        """Decode what is not there yet, or say that there is no room: images are then decoded anew."""
+        """Decode what is not there yet, or say that there is no room: images are then decoded anew.
+
+        Raises DataError for an image that cannot be decoded.
+        """
         folder = self.folder(form)
         digests = np.concatenate([own for _, own in parts])
         origin = [(split, position) for split, own in parts for position in range(len(own))]
 
+        bad: list[str] = []
+
         def decode(i: int) -> Pixels | None:
             split, position = origin[i]
-            with suppress(*BAD_IMAGE, DataError):  # whoever reads it will say so
-                return form(split.examples.image(int(split.indices[position])))
-            return None
+            index = int(split.indices[position])
+            try:
+                return form(split.examples.image(index))
+            except BAD_IMAGE as error:
+                bad.append(f"{split.examples.where(index)}: cannot be decoded any more ({error}).")
+                return None
 
         missing = [i for i, place in enumerate(self.places(form, digests)) if place is None]
         try:
@@ -82,6 +89,8 @@ class ImageCache:
                     waiting=lambda: self.say("Waiting for another process that decodes the same images ..."),
                 )
             mark_used(folder)
+            if bad:
+                raise DataError(min(bad))
         except OSError as error:
             self.say(
                 f"{folder}: the cache of decoded images cannot be written ({error.strerror or error}); images are "
