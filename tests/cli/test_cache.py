@@ -24,7 +24,7 @@ def test_caches_are_shown_and_cleared(
     said = capsys.readouterr().out
     assert "images: decoded images" in said
     assert said.count("used just now") == 2
-    assert said.count("digits, Finished(") == 2
+    assert said.count("digits, as evaluated at ") == 2
     assert main(["cache", "--clear", "images"]) == 2
     assert "nothing was cleared; add --yes" in capsys.readouterr().err
     old, new = sorted((tmp_path / "cache" / "images").iterdir())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -31,8 +31,12 @@ class Finished:
 
     spec: InputSpec
     channels: int
-    squashed: bool = field(default=False)
+    squashed: bool = False
     """Resized to the size itself, without a crop."""
+
+    def __str__(self) -> str:
+        height, width = self.spec.size
+        return f"as evaluated at {width} x {height}"
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -53,6 +57,9 @@ class Shrunk:
     interpolation: str
     channels: int
 
+    def __str__(self) -> str:
+        return f"for random crops, shorter side at most {self.side}"
+
     def __call__(self, picture: Picture) -> Pixels:
         """Raises DataError where there is no way to the channels, and what decoding does."""
         image = as_channels(picture, self.channels)
@@ -70,6 +77,9 @@ class Squashed:
     size: tuple[int, int]
     interpolation: str
     channels: int
+
+    def __str__(self) -> str:
+        return f"squashed to {self.size[1]} x {self.size[0]}"
 
     def __call__(self, picture: Picture) -> Pixels:
         """Raises DataError where there is no way to the channels, and what decoding does."""

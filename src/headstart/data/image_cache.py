@@ -78,7 +78,7 @@ class ImageCache:
                 if not self._makes_room(folder, missing, decode):
                     return
                 folder.mkdir(parents=True, exist_ok=True)
-                about = {"source": self.source, "form": repr(form), "fingerprint": self.fingerprint}
+                about = {"source": self.source, "form": str(form), "fingerprint": self.fingerprint}
                 if not (folder / ABOUT).exists():
                     write_json(folder / ABOUT, about)
                 build(
