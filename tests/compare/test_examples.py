@@ -10,12 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from tests.compare.test_compare import ARMS, made
 
+from headstart.compare.details import predictions_of
+from headstart.compare.results import result_of_run
 from headstart.compare.statistics.examples import mcnemar
 from headstart.compare.statistics.examples import test_examples as compare_images
 from headstart.compare.statistics.scores import Predictions, contributions, score
 from headstart.errors import RecordError
-from headstart.records.tables import read_predictions, write_predictions
+from headstart.records.tables import PREDICTIONS, read_predictions, write_predictions
 from headstart.training.metrics import evaluate
 
 
@@ -196,6 +199,23 @@ def test_metrics_of_two_classes_and_of_numbers_are_those_of_the_record() -> None
         assert score(name.removeprefix("test/"), numbers) == pytest.approx(value, rel=1e-9), name
     with pytest.raises(ValueError, match="auroc is no metric of this task"):
         score("auroc", numbers)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel", "regression", "another", None])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_task_that_its_predictions_do_not_have_is_not_believed(task: str | None, several: bool) -> None:
+    record = made(ARMS[0], 0, 0.5)
+    record.data = {**record.data, "task": task}
+    one = drawn(0, several=several)
+    p = one.scores.astype(np.float32)
+    ids = list(one.ids)
+    write_predictions(Path(PREDICTIONS), ids=ids, targets=one.targets, predicted=one.predicted, probabilities=p)
+    found = predictions_of(result_of_run(Path(), record), probabilities=False)
+    assert found is not None
+    fitting = {"multilabel", "regression"} if several else {"multiclass", "binary", "regression"}
+    assert found.task == (task if task in fitting else "multilabel" if several else "multiclass")
+    metric = {"multilabel": "f1_micro", "regression": "r2"}.get(found.task, "accuracy_micro")
+    assert compare_images(metric, [(found, found)]) is not None
 
 
 @pytest.mark.parametrize("metric", ["mse", "mae", "rmse", "r2"])

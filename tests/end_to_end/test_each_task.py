@@ -25,12 +25,13 @@ from headstart.cli import main
 from headstart.compare.details import details_of
 from headstart.data.digits import DigitExamples
 from headstart.data.source import Source
-from headstart.errors import ConfigError, RecordError
+from headstart.errors import ConfigError, RecordError, WeightsError
 from headstart.experiment import resume
 from headstart.records.schema import RunRecord
 from headstart.records.store import read_record
 from headstart.records.tables import read_rows
 from headstart.training.module import TransferModule
+from headstart.training.wandb_tables import confusion_of, mistakes_of
 
 BINARY = ("data.classes=[3,8]", "data.positive=3", "optimizer.lr=0.003")
 
@@ -329,3 +330,36 @@ def test_the_saved_config_says_how_the_threshold_is_found(run_tiny: RunTiny) -> 
     assert record.config["loss"]["gamma"] is None
     with pytest.raises(RecordError, match="threshold that is no number between 0 and 1"):
         RunRecord.from_dict({**record.to_dict(), "threshold": 1.5})
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_a_head_that_tells_no_classes_apart_is_no_source_of_them(
+    run_tiny: RunTiny, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        if task == "regression":
+            give_numbers(patched)
+        source, _ = run_tiny(*(BINARY if task == "binary" else ()))
+    with pytest.raises(WeightsError, match=rf"the head of that run \({task}\) tells no classes apart"):
+        run_tiny("weights=run", f"weights.path={source.absolute()}", "regularizer=co_tuning")
+
+
+def test_wandb_is_shown_mistakes_of_every_task(run_tiny: RunTiny, numbers: object) -> None:
+    folder, record = run_tiny("trainer.pictures=4")
+    table = mistakes_of(folder, record)
+    assert table.columns[-1] == "standard deviations off"
+    (row, *_) = table.data
+    place = predictions(folder)["id"].index(row[1])
+    grade, ink = predictions(folder)["target"][place]  # type: ignore[misc]
+    assert row[2] == f"grade {grade:.6g}, ink {ink:.6g}"
+    assert confusion_of(folder, record) is None
+
+
+def test_wandb_is_shown_the_confusion_of_two_classes(run_tiny: RunTiny) -> None:
+    folder, record = run_tiny(*BINARY)
+    chart = confusion_of(folder, record)
+    assert chart is not None
+    counts = {(row[0], row[1]): row[2] for row in chart.table.data}
+    ((tn, fp), (fn, tp)) = record.confusion["counts"]
+    assert counts == {("8", "8"): tn, ("8", "3"): fp, ("3", "8"): fn, ("3", "3"): tp}
+    assert mistakes_of(folder, record).columns[-1] == "probability"

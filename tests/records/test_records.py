@@ -23,7 +23,7 @@ from headstart.records.store import (
     write_record,
 )
 from headstart.records.sweeps import JobState, Sweep, SweepJob, write_state, write_sweep
-from headstart.records.tables import predictions_digest, read_rows, write_predictions, write_rows
+from headstart.records.tables import predictions_digest, read_predictions, read_rows, write_predictions, write_rows
 
 
 def record(**changes: object) -> RunRecord:
@@ -156,6 +156,24 @@ def test_predictions_keep_ids_and_exact_numbers() -> None:
     assert table["predicted"] == [1, 0]
     assert np.array_equal(np.array(table["probability"], dtype=np.float32), probabilities)
     assert digest == predictions_digest(["a", "b"], np.array([1, 1]), probabilities)
+
+
+def test_predictions_of_numbers_have_no_probability() -> None:
+    targets, said = np.array([[0.1, 2.0], [1e-9, 3.0]]), np.array([[0.2, 2.5], [0.0, 3.0]], dtype=np.float32)
+    digest = write_predictions(Path("p.parquet"), ids=["a", "b"], targets=targets, predicted=said)
+    back = read_predictions(Path("p.parquet"), probabilities=False)
+    assert back["target"].tolist() == targets.tolist()
+    assert back["predicted"].astype(np.float32).tolist() == said.tolist()
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_predictions(Path("p.parquet"))
+    nudged = np.nextafter(said, np.float32(9))
+    digests = [
+        write_predictions(Path("q.parquet"), ids=["a", "b"], targets=t, predicted=s)
+        for t, s in ((targets, nudged), (np.nextafter(targets, 9), said), (targets, said))
+    ]
+    assert [one == digest for one in digests] == [False, False, True]
+    write_predictions(Path("q.parquet"), ids=["a", "b"], targets=targets[:, :1], predicted=said[:, :1])
+    assert read_predictions(Path("q.parquet"), probabilities=False)["target"].tolist() == [0.1, 1e-9]
 
 
 def test_the_digest_sees_every_bit() -> None:

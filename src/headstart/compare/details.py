@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.compare.classes import ClassGain, class_gains
 from headstart.compare.comparison import Comparison
@@ -98,7 +99,7 @@ def predictions_of(run: Result, *, probabilities: bool) -> Predictions | None:
         found = read_predictions(run.folder / PREDICTIONS, probabilities=probabilities)
     except RecordError:
         return None
-    task = run.task or "multiclass"
+    task = _task_of(run, found["target"])
     kind = np.float64 if task == "regression" else np.int64
     targets, predicted = (found[key].astype(kind) for key in ("target", "predicted"))
     if task == "regression":
@@ -110,6 +111,13 @@ def predictions_of(run: Result, *, probabilities: bool) -> Predictions | None:
         probabilities=found.get("probability"),
         task=task,
     )
+
+
+def _task_of(run: Result, targets: npt.NDArray[Any]) -> str:
+    """The task that a record names, where predictions of it can have this shape; else what they look like."""
+    several = targets.ndim == 2
+    fitting = ("multilabel", "regression") if several else ("multiclass", "binary", "regression")
+    return next((task for task in fitting if task == run.task), fitting[0])
 
 
 def changed_most(gains: Sequence[ClassGain], count: int) -> list[ClassGain]:

@@ -68,9 +68,12 @@ def read_numbers(folder: Path) -> TestedNumbers:
     """Read the predictions of a run whose targets are numbers; raises RecordError where it was not tested."""
     record = tested_record(folder)
     found = read_predictions(folder / PREDICTIONS, probabilities=False)
-    targets, predicted = (
-        found[key].astype(np.float64).reshape(len(found["id"]), -1) for key in ("target", "predicted")
-    )
+    try:
+        targets, predicted = (
+            found[key].astype(np.float64).reshape(len(found["id"]), -1) for key in ("target", "predicted")
+        )
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{folder / PREDICTIONS}: has targets or predictions that are no numbers.") from error
     if targets.shape != predicted.shape or targets.shape[1] != len(record.data.get("class_names") or []):
         raise RecordError(f"{folder / PREDICTIONS}: does not fit the numbers of {folder.name}.")
     pictures = read_thumbnails(folder / THUMBNAILS)

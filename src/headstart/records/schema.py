@@ -154,6 +154,10 @@ def _check_shapes(value: dict[str, Any]) -> None:
         raise RecordError("has data.class_counts that are no lists of counts")
     if not all(isinstance(size, int) for size in sizes.values()):
         raise RecordError("has data.sizes that are no counts")
+    for name in ("target_mean", "target_std"):
+        numbers = data.get(name, [])
+        if not isinstance(numbers, list) or not all(isinstance(one, float | int) for one in numbers):
+            raise RecordError(f"has data.{name} that are no numbers")
     if not isinstance(data.get("class_names", []), list):
         raise RecordError("has data.class_names that are no list")
 

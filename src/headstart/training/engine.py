@@ -145,10 +145,8 @@ def fit(
         if state and _has_ended(state, budget):  # Lightning would train on, or fail, from its own last step
             module.load_state_dict(state["state_dict"])
             best.load_state_dict(_state_of(state, BestWeights))
-            steps, early = (
-                int(state["global_step"]),
-                bool(_state_of(state, PatientInLastPhase).get("stopped_epoch")),
-            )
+            steps = int(state["global_step"])
+            early = bool(_state_of(state, PatientInLastPhase).get("stopped_epoch"))
         else:
             trainer = _trainer(
                 data, budget, machine, callbacks, gradient_clip_val, several_phases=len(module.plan.phases) > 1

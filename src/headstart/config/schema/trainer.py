@@ -42,12 +42,12 @@ class TrainerConfig:
         "val/map_macro where an image has several labels, val/auroc of data.positive, val/r2 of numbers.",
     )
     threshold: Any = option(
-        "auto",
+        None,
         "Probability above which a label (several per image, or data.positive) counts as predicted: a number, or "
-        "`validation`: at each validation the one of best F1 there, which the test of those weights uses. `auto`: "
-        "that, and 0.5 with data.refit_on_val.",
+        "`validation`: at each validation the one of best F1 there, which the test of those weights uses.",
         above=0,
         below=1,
+        auto="validation; 0.5 with data.refit_on_val; nothing where there are no such labels",
     )
     checkpoint: str = option(
         "best", "Which weights are tested: the best by `monitor`, or the last.", choices=("best", "last")
