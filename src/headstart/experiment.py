@@ -34,6 +34,7 @@ from headstart.recording import (
     words_of,
     write_inputs,
 )
+from headstart.records.amend import alone_with
 from headstart.records.atomic import remove_leftovers, write_text
 from headstart.records.schema import RunRecord
 from headstart.records.store import (
@@ -185,7 +186,9 @@ def _train(
     if logger:
         logger.finish(record, failed=False)
         record.logger = logger.about()
-        write_record(folder, record)
+        with alone_with(folder):  # it may have been evaluated meanwhile
+            record.evaluations = read_record(folder).evaluations
+            write_record(folder, record)
     return record
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["multiclass", "multilabel"]
+Task = Literal["multiclass", "multilabel", "binary", "regression"]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Images spoilt at five strengths, as in ImageNet-C and CIFAR-10-C (Hendrycks and Dietterich 2019).
 
-The constants are those of the authors' own scripts: ImageNet-C's for images of 224 pixels and above, CIFAR-10-C's for
-32 and below. Between the two they go from one to the other by equal ratios of the size, so that each is met exactly at
-its own size; lengths in pixels grow on with the image above 224.
+The constants are those of the authors' own scripts: ImageNet-C's for images of 224 pixels and above, CIFAR-10-C's
+for 32 and below. Between the two they go from one to the other by equal ratios of the size, so that each is met
+exactly at its own size; lengths in pixels grow on with the image above 224.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def constants(name: str, severity: int, *, size: float) -> Values:
 
 
 def chosen(words: list[str]) -> tuple[str, ...]:
-    """The corruptions that `words` name, themselves, by family or as `all`, in the order in which they are built in.
+    """The corruptions that `words` name, themselves, by family or as `all`, in the order of `CORRUPTIONS`.
 
     Raises ConfigError for a word that is neither.
     """

@@ -18,7 +18,7 @@ from headstart.data import transforms
 from headstart.data.catalog import Catalog
 from headstart.data.class_subset import of_classes
 from headstart.data.datamodule import ImageDataModule, Split, joined
-from headstart.data.fingerprint import scan, split_fingerprint
+from headstart.data.fingerprint import Scan, scan, split_fingerprint
 from headstart.data.pictures import BAD_IMAGE, as_channels
 from headstart.data.source import Source
 from headstart.data.split import check_classes, class_counts, count_of, first_shots, interleaved
@@ -87,7 +87,25 @@ def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num
     splits = split_source(source, data, found.usable)
     for name, split in splits.items():
         check_classes(split.targets, name, source.class_names)
-    first = splits["train"]
+    return data_module(splits, source=source, found=found, data=data, spec=spec, seed=seed, num_workers=num_workers)
+
+
+def data_module(
+    splits: dict[str, Split],
+    *,
+    source: Source,
+    found: Scan,
+    data: DataConfig,
+    spec: InputSpec,
+    seed: int,
+    num_workers: int,
+) -> ImageDataModule:
+    """The data module of splits of a source that has been read.
+
+    Raises DataError where there is no way from the channels of its images to `data.channels`.
+    """
+    classes = len(source.class_names)
+    first = next(iter(splits.values()))
     as_channels(first.examples.image(int(first.indices[0])), data.channels)  # wrong channels are said now
     facts = DataFacts(
         task=source.task,
