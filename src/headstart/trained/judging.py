@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,9 +25,10 @@ def metrics_of(scores: torch.Tensor, targets: torch.Tensor, *, task: Task) -> di
     if task == "multilabel":
         there = targets.bool().any(dim=0)
         scores, targets = scores[:, there], targets[:, there]
-    found = {
-        name.partition("/")[2]: value for name, value in evaluate(scores, targets, task=task, split="test").items()
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes that are not there: seen to below
+        values = evaluate(scores, targets, task=task, split="test")
+    found = {name.partition("/")[2]: value for name, value in values.items()}
     if task == "multiclass":
         counts = torch.bincount(targets.long(), minlength=scores.shape[1])
         if bool((counts == 0).any()):
@@ -39,15 +41,15 @@ def _of_those_there(scores: torch.Tensor, targets: torch.Tensor, there: torch.Te
     classes, probabilities = scores.shape[1], scores.softmax(dim=1)
     recall = tm.classification.multiclass_accuracy(probabilities, targets, classes, average="none")
     f1 = tm.classification.multiclass_f1_score(probabilities, targets, classes, average="none")
+    places = torch.nonzero(there).flatten().tolist()
     areas = [
         float(tm.classification.binary_auroc(probabilities[:, i], (targets == i).long()))
-        for i in torch.nonzero(there).flatten().tolist()
+        for i in (places if len(places) > 1 else ())
     ]
-    alone = len(areas) == 1
     return {
         "accuracy_macro": float(recall[there].double().mean()),
         "f1_macro": float(f1[there].double().mean()),
-        "auroc": math.nan if alone else math.fsum(areas) / len(areas),
+        "auroc": math.fsum(areas) / len(areas) if areas else math.nan,
     }
 
 
