@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, score, print; exit status 3 where some of several runs could not be scored."""
     from headstart.errors import HeadstartError
+    from headstart.experiment import explained
     from headstart.progress import counted
     from headstart.trained.evaluate import Reader, evaluate
 
@@ -85,18 +86,23 @@ def run(arguments: argparse.Namespace) -> int:
             failed.append(str(error))
     if not ready:
         raise HeadstartError("\n".join(failed))
-    shown = []
-    begun = time.monotonic()
-    with counted(sum(one.images for one in ready), what="images") as tell:
-        done = 0
+    shown: list[tuple[Prepared, dict[str, Metrics]]] = []
+    begun, done = time.monotonic(), 0
+    total = sum(one.images for one in ready)
+    with counted(total, what="images") as tell:
         for number, prepared in enumerate(ready, start=1):
             results: dict[str, Metrics] = {}
-            for name, metrics in evaluate(prepared, asked, tell=partial(_further, tell, done)):
-                results[name] = metrics
+            shown.append((prepared, results))
+            try:
+                results |= evaluate(prepared, asked, tell=partial(_further, tell, done))
+            except KeyboardInterrupt:
+                print("headstart: interrupted; what was scored by then is in the records.", file=sys.stderr)
+                return 130
+            except (MemoryError, RuntimeError) as error:
+                raise explained(error, prepared.config) or error from error
             done += prepared.images
             if len(ready) > 1:
-                _tell_of_run(prepared, number, len(ready), begun, share=done / max(1, sum(o.images for o in ready)))
-            shown.append((prepared, results))
+                _tell_of_run(prepared, number, len(ready), begun, share=done / max(1, total))
     _print(shown, how=arguments.format)
     for line in failed:
         print(line, file=sys.stderr)
