@@ -153,6 +153,18 @@ def test_the_runs_own_test_images_come_to_the_runs_own_test(run: Path, trained: 
     assert evaluations(run)["same"]["data"]["seen_in_training"] == 0
 
 
+def test_the_precision_is_the_runs_unless_it_is_said(run: Path, elsewhere: Path) -> None:
+    words = ["evaluate", str(run), f"data.path={elsewhere}"]
+    assert main([*words, "--name", "full"]) == 0
+    assert main([*words, "--name", "half", "trainer.precision=bf16-mixed"]) == 0
+    full, half = (read_predictions(run / f"predictions-{name}.parquet")["probability"] for name in ("full", "half"))
+    assert 0 < np.abs(full - half).max() < 0.1
+    assert [evaluations(run)[name]["environment"]["precision"] for name in ("full", "half")] == [
+        "32-true",
+        "bf16-mixed",
+    ]
+
+
 def test_images_that_were_trained_on_are_told(run: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run), f"data.path={trained / 'photos'}"]) == 0
     assert "18 of 36 images are among those that the run trained on." in capsys.readouterr().out
@@ -183,8 +195,8 @@ def test_classes_are_matched_by_name(run: Path, elsewhere: Path, capsys: pytest.
     words = ["evaluate", str(run), f"data.path={elsewhere}", "--name", "fewer", "--ignore-unknown"]
     assert main(words) == 0
     shown = capsys.readouterr().out
-    assert "4 images of 1 classes that the run does not know: left out." in shown
-    assert "No images of 2 classes (blue, red): macro averages are over the others." in shown
+    assert "Left out: 4 images of redd, which the run does not know." in shown
+    assert "No images of blue, red: macro averages are over the other classes." in shown
     entry = evaluations(run)["fewer"]
     assert entry["data"]["class_counts"] == [0, 5, 0]
     assert entry["data"]["ignored"] == {"redd": 4}

@@ -32,6 +32,7 @@ from headstart.trained.load import tested_weights
 from headstart.trained.predict import check_kept
 from headstart.trained.scoring import Scorer, Spoiling
 
+_NAMED = 6
 _ENVIRONMENT = ("python", "cpu", "gpu", "threads")
 _PACKAGES = ("headstart", "torch", "timm")
 
@@ -249,17 +250,20 @@ def notes_of(prepared: Prepared) -> list[str]:
         return []
     notes = []
     if elsewhere.absent:
-        some = ", ".join(elsewhere.absent[:6]) + (" ..." if len(elsewhere.absent) > 6 else "")
-        notes.append(f"No images of {len(elsewhere.absent)} classes ({some}): macro averages are over the others.")
+        notes.append(f"No images of {_some(elsewhere.absent)}: macro averages are over the other classes.")
     if elsewhere.ignored:
         count = sum(elsewhere.ignored.values())
-        notes.append(f"{count} images of {len(elsewhere.ignored)} classes that the run does not know: left out.")
+        notes.append(f"Left out: {count} images of {_some(tuple(elsewhere.ignored))}, which the run does not know.")
     if skipped := elsewhere.data.facts.skipped:
-        notes.append(f"{len(skipped)} images that cannot be decoded: left out.")
+        notes.append(f"Left out: {len(skipped)} images that cannot be decoded.")
     if prepared.seen:
         size = elsewhere.data.facts.sizes["test"]
         notes.append(f"{prepared.seen} of {size} images are among those that the run trained on.")
     return notes
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _seen(elsewhere: Elsewhere, folder: Path) -> int | None:
