@@ -5,7 +5,9 @@
 .venv/bin/python scripts/bench.py strategies --backbone resnet50 --size 224 --rounds 9 --json strategies.json
 
 .venv/bin/python scripts/bench.py sweep --rounds 3
+.venv/bin/python scripts/bench.py listing --rounds 3 --threads 2
 .venv/bin/python scripts/bench.py reproduce --rounds 2 --backbone test_resnet --vit test_vit --size 32
+.venv/bin/python scripts/bench.py data --size 224
 
 `strategies` takes training steps of each strategy beside those of `full`: seconds per step, peak memory, and how
 much faster than `full` it is, next to what the arithmetic says: the multiplications of forward and backward pass.
@@ -13,6 +15,12 @@ Each measurement has a process of its own; the strategies take turns, round afte
 
 `sweep` runs jobs that train nothing, under Headstart's queue and under Hydra's basic and joblib launchers, and
 plans 1,000 jobs over 10 models.
+
+`data` takes JPEG files of about 500 pixels to the model: images per second of Headstart's loader from its cache of
+decoded images and of torchvision's ImageFolder in PyTorch's DataLoader, of training steps on synthetic images, and
+of training steps on either loader.
+`listing` lists, fingerprints and splits 100,000 JPEG files that it makes first (6 GB), with an empty cache of
+digests and with a full one.
 
 `reproduce` trains every strategy several times, with and without `trainer.deterministic`, and says whether the same
 bits came out and what determinism costs; exit status 1 where a deterministic run did not come out the same.
@@ -32,6 +40,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import bench_data
+import bench_listing
 import bench_reproduce
 import bench_sweep
 
@@ -63,7 +73,7 @@ class Setting:
 def main() -> None:
     """Parse the command line and run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("strategies", "sweep", "reproduce"))
+    parser.add_argument("what", choices=("strategies", "sweep", "listing", "reproduce", "data"))
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--size", type=int, default=96, help="pixels")
     parser.add_argument("--batch", type=int, default=32)
@@ -74,10 +84,30 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(STRATEGIES), choices=list(STRATEGIES), metavar="STRATEGY")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     bench_sweep.add_arguments(parser)
+    bench_listing.add_arguments(parser)
     bench_reproduce.add_arguments(parser)
+    bench_data.add_arguments(parser)
     words = parser.parse_args()
     if words.what == "sweep":
         bench_sweep.sweep(jobs=words.jobs, rounds=words.rounds)
+        return
+    if words.what == "listing":
+        bench_listing.listing(files=words.files, threads=words.threads, rounds=words.rounds)
+        return
+    if words.what == "data":
+        bench_data.data(
+            backbone=words.backbone,
+            size=words.size,
+            batch=words.batch,
+            images=words.loader_images,
+            steps=words.steps,
+            rounds=words.rounds,
+            device=words.device,
+            augment=words.augment,
+            workers=words.workers,
+            own_workers=words.own_workers,
+            path=words.json,
+        )
         return
     if words.what == "reproduce":
         same = bench_reproduce.reproduce(

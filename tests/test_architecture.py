@@ -31,7 +31,7 @@ ROWS = (
     {"records"},
     {"config"},
     {"plugins", "trouble"},
-    {"facts", "errors", "seeds", "network", "progress", "machine", "redaction", "printable"},
+    {"facts", "errors", "seeds", "network", "progress", "machine", "redaction", "printable", "caches"},
 )
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
 

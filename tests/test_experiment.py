@@ -42,7 +42,7 @@ def test_what_a_run_leaves(run_tiny: RunTiny) -> None:
     names = ("accuracy_micro", "accuracy_macro", "f1_macro", "auroc", "ece", "log_loss")
     assert set(record.metrics) == {f"{split}/{name}" for split in ("val", "test") for name in names}
     assert record.data["sizes"] == {"train": 100, "val": 170, "test": 100}
-    assert set(record.seconds) == {"setup", "fit", "test", "total"}
+    assert set(record.seconds) == {"setup", "decode", "fit", "test", "total"}
     assert record.peak_memory["cpu"]
     assert torch.__version__.startswith(record.environment["packages"]["torch"])
     assert record.determinism["same_bits_expected"] is True
@@ -134,7 +134,16 @@ EFFECTS = (
     "schedule=bit_hyperrule",
     "head.init=zero",
     "data.mixup_alpha=0.4",
+    "data.cutmix_alpha=0.4",
+    "data.cutmix_alpha=0.4 data.mixup_alpha=0.4",
     "data.augment=bit",
+    "data.augment=randaugment",
+    "data.augment=randaugment data.augment_magnitude=20",
+    "data.augment=trivial",
+    "data.augment=augmix",
+    "data.augment=augmix data.augment_magnitude=9",
+    "data.augment=light data.keep_side=5",
+    "data.sampling=balanced",
     "head=mlp",
     "head=mlp head.hidden=[8]",
     "head=mlp head.activation=tanh",

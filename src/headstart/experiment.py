@@ -34,7 +34,7 @@ from headstart.recording import (
     words_of,
     write_inputs,
 )
-from headstart.records.amend import alone_with
+from headstart.records.amend import rewrite
 from headstart.records.atomic import remove_leftovers, write_text
 from headstart.records.schema import RunRecord
 from headstart.records.store import (
@@ -52,6 +52,7 @@ from headstart.training.distributed import READY, other_ranks
 from headstart.training.engine import Fitted, Machine, finish_checkpoints, fit_along
 from headstart.training.loggers import RunLogger, build_logger
 from headstart.training.losses import build_loss
+from headstart.training.mixup import Mixing
 from headstart.training.module import TransferModule
 from headstart.trouble import clear_disk_errors, refused, stopped_by_disk
 
@@ -163,6 +164,7 @@ def _train(
             )
             record.logger = logger.about() if logger else {}
             write_record(folder, record)
+            record.seconds["decode"] = _decode(prepared)
             fitted = _fit(prepared, folder, logger, resume=resume, prune=prune)
             complete(record, fitted, folder, prepared)
             record.seconds["total"] = round(sum(record.seconds.values()), 3)
@@ -186,9 +188,7 @@ def _train(
     if logger:
         logger.finish(record, failed=False)
         record.logger = logger.about()
-        with alone_with(folder):  # it may have been evaluated meanwhile
-            record.evaluations = read_record(folder).evaluations
-            write_record(folder, record)
+        rewrite(folder, record)
     return record
 
 
@@ -202,6 +202,13 @@ def explained(error: BaseException, config: Config) -> RunFailed | None:
         gpu=config.trainer.accelerator == "gpu",
         precision=config.trainer.precision,
     )
+
+
+def _decode(prepared: Prepared) -> float:
+    """Seconds that it took to decode what no run had decoded yet."""
+    began, trainer = time.monotonic(), prepared.config.trainer
+    prepared.data.warm(threads=trainer.threads or 1, test=trainer.test)
+    return round(time.monotonic() - began, 3)
 
 
 def _fit(
@@ -285,7 +292,7 @@ def _module(prepared: Prepared) -> TransferModule:
         task=prepared.facts.task,
         seed=config.seed,
         penalties=prepared.penalties,
-        mixup_alpha=config.data.mixup_alpha or 0.0,
+        mixing=Mixing(config.data.mixup_alpha or 0.0, config.data.cutmix_alpha),
         refit=config.data.refit_on_val,
     )
 

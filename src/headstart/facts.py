@@ -45,8 +45,13 @@ class DataFacts:
 
     @property
     def num_classes(self) -> int:
-        """How many outputs the head has."""
+        """How many classes, labels or numbers there are."""
         return len(self.class_names)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs the head has."""
+        return 1 if self.task == "binary" else len(self.class_names)
 
 
 ParameterKind = Literal["weight", "bias", "norm_weight", "norm_bias", "added"]

@@ -1,4 +1,4 @@
-"""Strategies and regularisers of other installed packages: entry points of the group `headstart.plugins`.
+"""Strategies, regularisers and sources of other installed packages: entry points of the group `headstart.plugins`.
 
 An entry point names a `Plugin`:
 
@@ -45,11 +45,23 @@ class OwnRegularizer:
 
 
 @dataclass(frozen=True)
+class OwnSource:
+    """A source of images: a dataclass of options, derived from `DataConfig`, and what lists the examples.
+
+    `open(config)` returns a `headstart.data.source.Source`; it raises DataError where there are none.
+    """
+
+    config: type
+    open: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
 class Plugin:
     """What a package adds, by the names that configs use."""
 
     strategies: Mapping[str, OwnStrategy] = field(default_factory=dict)
     regularizers: Mapping[str, OwnRegularizer] = field(default_factory=dict)
+    sources: Mapping[str, OwnSource] = field(default_factory=dict)
 
 
 @lru_cache
@@ -78,6 +90,11 @@ def plugin_strategies() -> dict[str, OwnStrategy]:
 def plugin_regularizers() -> dict[str, OwnRegularizer]:
     """Regularisers of plugins by name; raises ConfigError for a name that two have."""
     return _distinct([plugin.regularizers for plugin in plugins()], "regularizer")
+
+
+def plugin_sources() -> dict[str, OwnSource]:
+    """Sources of images of plugins by name; raises ConfigError for a name that two have."""
+    return _distinct([plugin.sources for plugin in plugins()], "source of data")
 
 
 def without_clash(own: Mapping[str, Any], plugged: Mapping[str, Any], what: str) -> None:

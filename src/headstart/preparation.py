@@ -80,12 +80,12 @@ class Prepared:
         return self.data.facts
 
 
-def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
+def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool = False) -> Prepared:
     """Find the weights, read the data, build the model and the plan.
 
     In a `rehearsal`, data that it has read is not read again, and weights that another job of the sweep will
-    make may be missing. Raises a HeadstartError for any mistake that a person could have made; leaves nothing
-    behind.
+    make may be missing. With `fresh` all data is read, whatever its cache knows. Raises a HeadstartError for any
+    mistake that a person could have made; leaves nothing behind.
     """
     check_writable(output_dir_of(config))
     check_logger(config.logger)
@@ -100,7 +100,7 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
             "weights.path=stage:...: names a job of an experiment file; add -m to run it with that one."
         )
     weights = None if awaited else _weights(config, rehearsal)
-    data = _read(config, rehearsal)
+    data = _read(config, rehearsal, fresh=fresh)
     config = resolve_for_data(config, data.facts)
     built = _model(config, data.facts, weights, rehearsal)
     timing = Timing(
@@ -169,14 +169,14 @@ def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehear
     return replace(built, model=copy.deepcopy(built.model)) if rehearsal else built
 
 
-def _read(config: Config, rehearsal: Rehearsal | None) -> ImageDataModule:
+def _read(config: Config, rehearsal: Rehearsal | None, *, fresh: bool) -> ImageDataModule:
     """The data of a resolved config."""
     spec = spec_of(config)
     key = repr((config.data, spec, config.trainer.devices))
     if rehearsal and key in rehearsal.data:
         return rehearsal.data[key]
     threads, workers = config.trainer.threads or 1, config.data.num_workers or 0
-    data = load_data(config.data, spec, seed=config.seed, threads=threads, num_workers=workers)
+    data = load_data(config.data, spec, seed=config.seed, threads=threads, num_workers=workers, fresh=fresh)
     data.world = config.trainer.devices
     if rehearsal:
         rehearsal.data[key] = data

@@ -17,7 +17,6 @@ from headstart.config.identity import arm_hash, config_hash, job_key
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config
 from headstart.data.pictures import BAD_IMAGE
-from headstart.data.transforms import describe
 from headstart.environment import describe_determinism, describe_environment
 from headstart.errors import DataError, HeadstartError, RunPruned
 from headstart.preparation import Prepared
@@ -91,6 +90,7 @@ def describe_run(
         ),
         seed=config.seed,
         split_seed=config.data.split_seed,
+        fold=config.data.fold,
         command=[redact(word) for word in command],
         started=now(),
         config=to_plain(config),
@@ -119,8 +119,8 @@ def describe_run(
             "class_counts": {split: list(counts) for split, counts in facts.class_counts.items()},
             "skipped": list(facts.skipped),
             "transform": {
-                "train": describe(prepared.data.train_geometry, prepared.data.normalize),
-                "eval": describe(prepared.data.eval_geometry, prepared.data.normalize),
+                "train": f"{prepared.data.augmentation or prepared.data.evaluation!r} {prepared.data.normalize!r}",
+                "eval": " ".join(f"{prepared.data.evaluation.geometry} {prepared.data.normalize!r}".split()),
             },
         },
         environment=describe_environment(accelerator=accelerator, threads=threads, devices=config.trainer.devices),

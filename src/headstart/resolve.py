@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from headstart.config.checks import METRICS, check_mixup
-from headstart.config.schema.data import HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
+from headstart.config.schema.data import CsvConfig, HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
 from headstart.config.schema.root import Config
 from headstart.config.schema.schedule import BitHyperRuleConfig
 from headstart.config.schema.weights import STAGE, FileConfig, PretrainedConfig, RunConfig
+from headstart.data.augmentation import DEFAULT_MAGNITUDES, kept_side
+from headstart.data.split_file import split_digest
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts, InputSpec
 from headstart.machine import usable_cores
@@ -66,8 +68,12 @@ def resolve_for_data(config: Config, facts: DataFacts) -> Config:
     Raises ConfigError where what was named does not fit them.
     """
     monitor = config.trainer.monitor
+    metric = config.data.metric
+    if metric != "auto" and metric not in METRICS[facts.task]:
+        known = ", ".join(METRICS[facts.task])
+        raise ConfigError(f"data.metric={metric}: is no metric of a {facts.task} task; it has {known}.")
     if monitor == "auto":
-        monitor = default_monitor(facts.task)
+        monitor = default_monitor(facts.task) if metric == "auto" else f"val/{metric}"
     elif monitor.removeprefix("val/") not in METRICS[facts.task]:
         known = ", ".join(f"val/{name}" for name in METRICS[facts.task])
         raise ConfigError(f"trainer.monitor={monitor}: is no metric of a {facts.task} task; it has {known}.")
@@ -139,13 +145,25 @@ def resolve_data(config: Config, spec: InputSpec, *, accelerator: str) -> Any:
     """The data's config with the backbone's own preprocessing wherever it says nothing else."""
     data = config.data
     is_folder = isinstance(data, HuggingFaceConfig) and Path(data.path).expanduser().is_dir()
-    if isinstance(data, ImageFolderConfig | TorchvisionConfig) or is_folder:
+    if isinstance(data, ImageFolderConfig | TorchvisionConfig | CsvConfig) or is_folder:
         data = replace(data, path=_absolute(data.path))  # type: ignore[call-arg, attr-defined]
+    if isinstance(data, CsvConfig) and data.root is not None:
+        data = replace(data, root=_absolute(data.root))
+    data = replace(data, split_sha256=None)
+    if data.split_file is not None:
+        path = _absolute(data.split_file)
+        data = replace(data, split_file=path, split_sha256=split_digest(path))
     size = data.image_size
     workers = 0 if accelerator == "cpu" else min(8, max(1, usable_cores() - 1))
+    sides = list(spec.size) if size is None else [size, size] if isinstance(size, int) else list(size)
+    crops = data.augment not in ("none", "bit")
     return replace(
         data,
-        image_size=list(spec.size) if size is None else [size, size] if isinstance(size, int) else list(size),
+        image_size=sides,
+        keep_side=(data.keep_side or kept_side(sides)) if crops else None,
+        augment_magnitude=DEFAULT_MAGNITUDES.get(data.augment)
+        if data.augment_magnitude is None
+        else data.augment_magnitude,
         mean=_per_channel(data.mean or spec.mean, data.channels),
         std=_per_channel(data.std or spec.std, data.channels),
         interpolation=data.interpolation or spec.interpolation,

@@ -16,7 +16,7 @@ from tests.conftest import make_photos
 from headstart.config.compose import compose
 from headstart.data import ImageDataModule, load_data
 from headstart.data.load import open_source
-from headstart.errors import DataError
+from headstart.errors import ConfigError, DataError
 from headstart.resolve import resolve, spec_of
 
 
@@ -145,6 +145,85 @@ def test_a_name_that_is_no_text(photos: Path) -> None:
         folder(photos)
 
 
+def test_splits_of_any_case_and_classes_of_any_alphabet(tmp_path: Path) -> None:
+    for split in ("Train", "VALID", "tesT"):
+        for i, name in enumerate(("köter", "猫", "با\u200cهم", "два слова", "a'b")):
+            for k in range(3):
+                path = tmp_path / "set" / split / name / f"bild {k}.JPEG"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (i * 40, k, 0)).save(path)
+    data = folder(tmp_path / "set")
+    assert set(data.facts.class_names) == {"köter", "猫", "با\u200cهم", "два слова", "a'b"}
+    assert data.facts.sizes == {"train": 15, "val": 15, "test": 15}
+    assert "Train/два слова/bild 0.JPEG" in data.splits["train"].ids
+    (tmp_path / "set" / "train").mkdir()
+    with pytest.raises(DataError, match="Train and train may both be the train split"):
+        folder(tmp_path / "set")
+
+
+def test_a_newline_in_a_name(photos: Path) -> None:
+    (photos / "red" / "00.jpg").rename(photos / "red" / "a\nb.jpg")
+    assert sum(folder(photos).facts.sizes.values()) == 36
+    (photos / "red" / "a\nb.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"red/a\\nb\.jpg: cannot be decoded") as caught:
+        folder(photos)
+    assert "\n" not in str(caught.value)
+    (photos / "red").rename(photos / "re\nd")
+    with pytest.raises(DataError, match=r"the class folder 're\\nd' .* is no line of text"):
+        folder(photos)
+
+
+def test_links_that_loop_and_links_to_nothing(photos: Path) -> None:
+    (photos / "red" / "a").symlink_to(photos / "red" / "b")
+    (photos / "red" / "b").symlink_to(photos / "red" / "a")
+    (photos / "red" / "up").symlink_to(photos)
+    (photos / "red" / "again").symlink_to(photos / "red" / "deep")
+    (photos / "red" / "deep").mkdir()
+    (photos / "red" / "01.jpg").rename(photos / "red" / "deep" / "01.jpg")
+    data = folder(photos)
+    names = [name for split in data.splits.values() for name in split.ids if name.startswith("red/")]
+    assert "red/deep/01.jpg" in names  # by its own name, not by that of a link
+    assert len({name.rpartition("/")[2] for name in names if "/up/" not in name}) == 12
+    (photos / "red" / "x.jpg").symlink_to(photos / "nowhere.jpg")
+    with pytest.raises(DataError, match=r"red/x\.jpg': is a link to nothing"):
+        folder(photos)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_never_hangs(photos: Path, make: Any) -> None:
+    make(photos / "red" / "x.jpg")
+    with pytest.raises(DataError, match=r"red/x\.jpg': is a pipe, socket or device"):
+        folder(photos)
+
+
+def test_a_folder_without_permission(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is for a person: root may list everything."""
+    scandir = os.scandir
+
+    def refused(path: Any) -> Any:
+        if str(path).endswith("/red/secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    (photos / "red" / "secret").mkdir()
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match=r"red/secret: cannot be listed .Permission denied"):
+        folder(photos)
+
+
+def test_a_file_without_permission(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "05.jpg":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(DataError, match=r"05\.jpg: cannot be decoded .*Permission denied"):
+        folder(photos)
+
+
 # --- Hugging Face
 
 
@@ -196,6 +275,41 @@ def test_labels_may_be_names_or_numbers(tmp_path: Path, values: list[Any], names
     assert [names[t] for t in first.targets] == [str(values[int(i.partition("/")[2])]) for i in first.ids]
 
 
+def test_fractions_are_numbers_to_be_told(tmp_path: Path) -> None:
+    import datasets
+
+    from headstart.config.schema.data import HuggingFaceConfig
+    from headstart.data.load import chosen_source
+
+    ages = [i / 2 for i in range(40)]
+    whole = list(range(40))
+    places = [[i / 3, float(i)] for i in range(40)]
+    rows = dataset(
+        age=(ages, datasets.Value("float32")),
+        count=(whole, datasets.Value("int64")),
+        place=(places, datasets.List(datasets.Value("float64"))),
+    )
+    rows.save_to_disk(tmp_path / "set")
+
+    def opened(**options: Any) -> Any:
+        return chosen_source(HuggingFaceConfig(path=str(tmp_path / "set"), **options))
+
+    one = opened(label_column="age")
+    assert (one.task, one.class_names) == ("regression", ("age",))
+    assert one.splits["train"].targets.tolist() == [[age] for age in ages]
+    assert one.splits["train"].targets.dtype == np.float64
+    several = opened(label_column="place")
+    assert (several.task, several.class_names) == ("regression", ("place.0", "place.1"))
+    assert several.splits["train"].targets.tolist() == places
+    columns = opened(label_column=["age", "count"])
+    assert columns.class_names == ("age", "count")
+    assert columns.splits["train"].targets.tolist() == [[a, c] for a, c in zip(ages, whole, strict=True)]
+    assert opened(label_column="count").task == "multiclass"
+    assert opened(label_column="count", task="regression").task == "regression"
+    with pytest.raises(ConfigError, match=r"data\.task=multilabel: these images have one class each"):
+        opened(label_column="count", task="multilabel")
+
+
 def test_a_list_of_labels_means_several(tmp_path: Path) -> None:
     import datasets
 
@@ -233,7 +347,8 @@ def test_arrays_of_any_channels(tmp_path: Path) -> None:
     [
         ({"label": ([0, -1] * 20, "classes")}, [], "the label -1 is none of the 2 classes"),
         ({"score": ([0.5] * 40, "float")}, [], "which column has the labels"),
-        ({"label": ([0.5] * 40, "float")}, [], "must hold classes"),
+        ({"label": ([0.5] * 40, "float")}, ["data.task=multiclass"], "must hold classes"),
+        ({"label": ([0.5] * 39 + [float("nan")], "float")}, [], "train, label, row 39: the label nan is no number"),
         ({"label": ([0, 1] * 20, "classes")}, ["data.label_column=lable"], "Did you mean 'label'"),
         (
             {"label": ([0, 1] * 20, "classes")},
@@ -343,5 +458,5 @@ def test_a_set_that_cannot_be_opened(tmp_path: Path, name: str, said: str) -> No
 def test_every_source_is_tried_here() -> None:
     from headstart.config.schema.data import OPTIONS
 
-    assert set(OPTIONS) == {"digits", "image_folder", "hf", "torchvision"}
+    assert set(OPTIONS) == {"digits", "image_folder", "csv", "hf", "torchvision"}  # csv: in test_csv_table.py
     assert open_source(resolve(compose([])).data).class_names == tuple("0123456789")

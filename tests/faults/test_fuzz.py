@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 import math
 import shutil
@@ -12,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tests.conftest import tiny_config
 
 from headstart.cli import main
@@ -25,8 +29,9 @@ from headstart.config.checks import check
 from headstart.config.compose import checked as checked_node
 from headstart.config.compose import compose_node, configs
 from headstart.config.plain import from_plain, read_config, to_plain
+from headstart.config.schema.data import CsvConfig
 from headstart.data.class_subset import of_classes
-from headstart.data.load import split_source
+from headstart.data.load import chosen_source, split_source
 from headstart.data.source import Source
 from headstart.errors import HeadstartError, RecordError
 from headstart.experiment import run
@@ -193,6 +198,14 @@ def test_splits_and_subsets(cases: int) -> None:
         config.shots = data.draw(st.one_of(st.none(), st.integers(0, 5)))
         config.refit_on_val = data.draw(st.booleans())
         config.split_seed = data.draw(st.integers(0, 3))
+        if data.draw(st.integers(0, 5)) == 5:
+            config.num_folds, config.fold = data.draw(st.integers(2, 6)), data.draw(st.integers(0, 6))
+        if data.draw(st.integers(0, 5)) == 4:
+            config.test_size = "rest"
+        if data.draw(st.integers(0, 3)) == 3:
+            source.groups = {
+                name: [f"{name}{data.draw(st.integers(0, 5))}" for _ in e.ids] for name, e in source.splits.items()
+            }
         wanted = data.draw(
             st.one_of(st.none(), st.lists(st.one_of(st.sampled_from("abcde"), st.integers(-1, 4)), max_size=4))
         )
@@ -211,6 +224,12 @@ def test_splits_and_subsets(cases: int) -> None:
         assert not set(ids["test"]) & (set(ids["train"]) | set(ids["val"]))
         if not config.refit_on_val:
             assert not set(ids["train"]) & set(ids["val"])
+        if source.groups:
+            group_of = {
+                i: g for name, e in source.splits.items() for i, g in zip(e.ids, source.groups[name], strict=True)
+            }
+            held = {name: {group_of[i] for i in names} for name, names in ids.items()}
+            assert not held["test"] & (held["train"] | held["val"])
         for name, split in found.items():
             by_id = dict(zip(split.ids, split.targets.tolist(), strict=True))
             own = {
@@ -220,6 +239,143 @@ def test_splits_and_subsets(cases: int) -> None:
             }
             assert by_id == {i: own[i] for i in ids[name]}
 
+    fuzz(cases, one, st.data())
+    assert made > cases / 20
+
+
+odd_cell = st.one_of(
+    st.sampled_from(["", "a", "b", "1", "2", "1.5", "nan", "inf", "0", "a|b", "|", " a ", "train", "val", "test", "TEST", "é", "1e400"]),
+    st.text(max_size=4),
+)  # fmt: skip
+odd_image = st.one_of(
+    st.sampled_from([f"{i}.png" for i in range(6)]),
+    st.sampled_from(["", ".", "..", "./0.png", "/dev/zero", "no.png", "~/x.png", "t.csv"]),
+    st.text(max_size=4),
+)
+
+
+@full
+def test_tables_of_images(cases: int) -> None:
+    """A table is read as what it says, or refused with a line; then it is split like any other source."""
+    for i in range(6):
+        Image.new("RGB", (2, 2), (i, 0, 0)).save(f"{i}.png")
+    path, read, split = Path("t.csv"), 0, 0
+
+    def one(data: Any) -> None:
+        nonlocal read, split
+        columns = data.draw(
+            st.lists(st.sampled_from(["path", "label", "split", "who", "x", ""]), min_size=1, max_size=5)
+        )
+        if data.draw(st.integers(0, 9)):
+            columns = [
+                "path",
+                "label",
+                *(name for name in dict.fromkeys(columns) if name not in ("path", "label", "")),
+            ]
+        sane = data.draw(st.booleans())
+        if sane:
+            columns = ["path", "label", *(["split"] if data.draw(st.booleans()) else [])]
+        count = data.draw(st.integers(3 if sane else 0, 6))
+        rows = []
+        for i in range(count):
+            row = [data.draw(odd_cell) for _ in columns]
+            if sane and columns[:2] == ["path", "label"]:
+                row = [f"{i}.png", data.draw(st.sampled_from(["a", "b", "1", "0.5", "2"])), *row[2:]]
+                row = [
+                    data.draw(st.sampled_from(["train", "Val", "test"])) if n == "split" else c
+                    for n, c in zip(columns, row, strict=True)
+                ]
+            elif columns[0] == "path":
+                row[0] = data.draw(odd_image)
+            rows.append(row)
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=data.draw(st.sampled_from(",;\t")))
+        writer.writerows([columns, *rows])
+        content = text.getvalue().encode("utf-8", "replace")
+        if data.draw(st.integers(0, 9)) == 9:
+            content = data.draw(st.binary(max_size=100))
+        path.write_bytes(content)
+        config = CsvConfig(path=str(path))
+        if not sane or data.draw(st.booleans()):
+            config = CsvConfig(
+                path=str(path),
+                label_column=data.draw(st.sampled_from([None, "label", "label", ["label", "x"], "who", "none"])),
+                label_separator=data.draw(st.sampled_from([None, None, "|"])),
+                split_column=data.draw(st.sampled_from([None, None, "none", "split", "x"])),
+                group_column=data.draw(st.sampled_from([None, None, None, "who"])),
+                task=data.draw(
+                    st.sampled_from(["auto", "auto", "multiclass", "regression", "binary", "multilabel"])
+                ),
+            )
+        try:
+            check(replace(whole, data=config))
+            source = chosen_source(config)
+        except HeadstartError as error:
+            said(error)
+            return
+        read += 1
+        ids = [name for examples in source.splits.values() for name in examples.ids]
+        assert len(set(ids)) == len(ids) == len(rows)
+        for examples in source.splits.values():
+            assert np.isfinite(examples.targets).all()
+        try:
+            found = split_source(source, config, {name: range(len(e.ids)) for name, e in source.splits.items()})
+        except HeadstartError as error:
+            said(error)
+            return
+        split += 1
+        assert sorted(name for part in found.values() for name in part.ids) == sorted(ids)
+
+    whole = tiny_config()
+    fuzz(cases, one, st.data())
+    assert read > cases / 20
+    assert split > cases / 100
+
+
+@full
+def test_split_files(cases: int) -> None:
+    """What a file says is what is done, or it is refused with a line."""
+    path, made = Path("split.csv"), 0
+    examples: Any = {
+        name: Numbers([f"{name}/{i}" for i in range(4)], np.arange(4, dtype=np.int64) % 2)
+        for name in ("train", "test")
+    }
+    source = Source(("a", "b"), "multiclass", examples)
+    usable = {"train": [0, 1, 2, 3], "test": [0, 1, 3]}
+    word = st.one_of(
+        st.sampled_from(["train", "val", "test", "Valid", "", "train,val", "val,train", "dev"]), st.text(max_size=3)
+    )
+
+    def one(data: Any) -> None:
+        nonlocal made
+        ids = data.draw(st.permutations([name for part in examples.values() for name in part.ids]))
+        if not data.draw(st.integers(0, 4)):
+            ids = [*ids[:5], data.draw(st.sampled_from([*ids, "", "x"]))]
+        words = [
+            data.draw(word if not data.draw(st.integers(0, 9)) else st.sampled_from(["train", "val", "test"]))
+            for _ in ids
+        ]
+        kept = data.draw(st.integers(0, len(ids)))
+        frame = pd.DataFrame({"id": ids[:kept], "split": words[:kept]})
+        if data.draw(st.booleans()):
+            frame.to_csv(path, index=False)
+        else:
+            frame.to_csv(path, index=False, sep=";", encoding="utf-8-sig")
+        config = replace(tiny_config_data, split_file=str(path), refit_on_val=data.draw(st.booleans()))
+        try:
+            found = split_source(source, config, usable)
+        except HeadstartError as error:
+            said(error)
+            return
+        made += 1
+        for name, written in zip(ids[:kept], words[:kept], strict=True):
+            names = {split for split, part in found.items() if name in part.ids}
+            expected = {"": set(), "Valid": {"val"}, "train,val": {"val"}, "val,train": {"val"}}.get(
+                written, {written}
+            )
+            assert names - ({"train"} if config.refit_on_val and "val" in expected else set()) == expected
+
+    tiny_config_data = replace(tiny_config().data, train_size=None, test_size=None)
     fuzz(cases, one, st.data())
     assert made > cases / 20
 

@@ -16,7 +16,7 @@ from headstart.data.transforms import bit_precrop, bit_size
 from headstart.errors import DataError
 from headstart.preparation import prepare
 from headstart.trained import load_run
-from headstart.training.mixup import draw_mixup
+from headstart.training.mixup import Mixing
 from headstart.training.schedules import bit_hyperrule, bit_rule
 
 
@@ -76,7 +76,8 @@ def test_mixup_is_the_mixed_loss_of_mixed_images() -> None:
     module.eval()
     images, targets = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 3, 4, 5])
     torch.manual_seed(11)
-    share, order = draw_mixup(6, 0.7)
+    made = Mixing(mixup_alpha=0.7)(images)
+    share, order = made.share, made.partners
     mixed = share * images + (1 - share) * images[order]
     logp = module.model(mixed).double().log_softmax(1).detach()
     picked = torch.arange(6)
@@ -88,7 +89,8 @@ def test_mixup_is_the_mixed_loss_of_mixed_images() -> None:
 
 def test_shares_are_drawn_from_beta() -> None:
     torch.manual_seed(0)
-    drawn = torch.tensor([draw_mixup(4, 0.1)[0] for _ in range(2000)])
+    images = torch.zeros(4, 3, 2, 2)
+    drawn = torch.tensor([Mixing(mixup_alpha=0.1)(images).share for _ in range(2000)])
     assert abs(float(drawn.mean()) - 0.5) < 0.04
     assert float(drawn.var()) == pytest.approx(1 / (4 * 1.2), abs=0.02)  # ab / ((a+b)^2 (a+b+1))
 
@@ -114,5 +116,5 @@ def test_a_loaded_run_sees_images_as_the_run_did(run_tiny: RunTiny) -> None:
     _, transform = load_run(folder)
     image = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     data = prepare(tiny_config("data.augment=bit", "data.image_size=32")).data
-    expected = data.normalize(data.eval_geometry(as_channels(Image.fromarray(image), 3)))
+    expected = data.normalize(data.evaluation.geometry(as_channels(Image.fromarray(image), 3)))
     assert torch.equal(transform(Image.fromarray(image)), expected)

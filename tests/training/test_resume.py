@@ -113,6 +113,11 @@ def check(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, stops: Iterable[in
             marks=SLOW,
         ),
         pytest.param((7,), ("strategy=lp_ft", "regularizer=[bss]"), id="bss", marks=SLOW),
+        pytest.param(
+            (5,),
+            ("data.augment=augmix", "data.mixup_alpha=0.3", "data.cutmix_alpha=0.5", "data.sampling=balanced"),
+            id="augmentation, mixtures and balanced sampling",
+        ),
         pytest.param((4,), ("strategy=lora", "strategy.rank=2", "strategy.dropout=0.3"), id="lora", marks=SLOW),
     ],
 )

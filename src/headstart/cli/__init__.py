@@ -30,6 +30,7 @@ COMMANDS = {
     "list": "show the backbones, weights, strategies and data that can be chosen",
     "doctor": "check the installation, and say how to mend it",
     "clean": "free what finished runs and caches hold",
+    "cache": "show the caches of decoded images and the like, or clear them",
     "completion": "print the completion script of a shell",
 }
 

@@ -6,6 +6,7 @@ headstart list backbones 'resnet*'
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator
 from fnmatch import fnmatch
 
@@ -38,16 +39,10 @@ def backbones() -> Iterator[tuple[str, str]]:
     import yaml
 
     from headstart.cli.options import group_choices
-    from headstart.config.paths import search_path
     from headstart.models.torchvision_backbone import usable_models
 
     for name in group_choices("backbone"):
-        path = next(
-            folder / "backbone" / f"{name}.yaml"
-            for folder in search_path()
-            if (folder / "backbone" / f"{name}.yaml").is_file()
-        )
-        text = path.read_text(encoding="utf-8")
+        text = _file("backbone", name)
         model = (yaml.safe_load(text) or {}).get("name", "")
         note = text.splitlines()[0].removeprefix("# ") if text.startswith("#") else ""
         yield f"backbone={name}", f"{model}: {note}" if note else str(model)
@@ -68,14 +63,33 @@ def strategies() -> Iterator[tuple[str, str]]:
 
 
 def data() -> Iterator[tuple[str, str]]:
-    """Sources, then torchvision's sets."""
-    from headstart.config.schema.data import OPTIONS
+    """Sources, those of plugins too, then presets of known sets, then torchvision's sets."""
+    from headstart.cli.options import group_choices
+    from headstart.config.schema.root import kinds_of
     from headstart.data.torchvision_sets import available
 
-    for name, cls in OPTIONS.items():
+    kinds = kinds_of("data")
+    for name, cls in kinds.items():
         yield f"data={name}", (cls.__doc__ or "").strip()
+    for name in group_choices("data"):
+        if name not in kinds:
+            yield f"data={name}", _comment(_file("data", name))
     for name in available():
         yield f"data.name={name}", "with data=torchvision"
+
+
+def _file(group: str, name: str) -> str:
+    """Text of the config file that `group=name` takes."""
+    from headstart.config.paths import search_path
+
+    places = (folder / group / f"{name}.yaml" for folder in search_path())
+    return next(path for path in places if path.is_file()).read_text(encoding="utf-8")
+
+
+def _comment(text: str) -> str:
+    """The comment that a config file begins with, in one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines)
 
 
 def weights() -> Iterator[tuple[str, str]]:

@@ -11,10 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from headstart.caches import KINDS, size_of
 from headstart.errors import ConfigError
-
-CACHES = ("features", "images", "measurements")
-"""Folders in the cache folder that are ours: what else is there stays."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     freed = runs_hold(arguments.path or default_output_dir(), weights=arguments.weights)
     if arguments.path is None and cache_dir().is_dir():
-        freed["caches"] = [cache_dir() / name for name in CACHES if (cache_dir() / name).exists()]
+        freed["caches"] = [cache_dir() / name for name in KINDS if (cache_dir() / name).exists()]
     sizes = {name: sum(map(size_of, paths)) for name, paths in freed.items()}
     if not any(freed.values()):
         print("Nothing to free.")
@@ -74,10 +72,3 @@ def runs_hold(path: Path, *, weights: bool) -> dict[str, list[Path]]:
         ]
         held["left-over temporary files"] += leftovers(folder)
     return held
-
-
-def size_of(path: Path) -> int:
-    """Bytes that a file or folder holds."""
-    if path.is_dir() and not path.is_symlink():
-        return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
-    return path.lstat().st_size

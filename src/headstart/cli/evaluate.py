@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from headstart.records.schema import RunRecord
-    from headstart.trained.evaluate import Asked, Prepared
+    from headstart.trained.further import Asked, Prepared
 
 WIDTH = 100
 """Columns that the table needs: a number that is cut is none."""
@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.errors import HeadstartError
     from headstart.experiment import explained
     from headstart.progress import counted
-    from headstart.trained.evaluate import Reader, evaluate
+    from headstart.trained.evaluate import evaluate
+    from headstart.trained.further import Reader
 
     paths, overrides = _words(arguments.words)
     asked = _asked(arguments, overrides)
@@ -128,7 +129,7 @@ def _asked(arguments: argparse.Namespace, overrides: Sequence[str]) -> Asked:
     from headstart.data.elsewhere import read_names
     from headstart.errors import ConfigError
     from headstart.records.evaluations import SEVERITIES, check_name
-    from headstart.trained.evaluate import Asked
+    from headstart.trained.further import Asked
     from headstart.trained.scoring import Spoiling
 
     spoilings: tuple[Spoiling, ...] = ()
@@ -205,7 +206,7 @@ def _print(shown: Sequence[tuple[Prepared, Mapping[str, Metrics]]], *, how: str)
         return
     from rich.console import Console
 
-    from headstart.trained.evaluate import notes_of
+    from headstart.trained.further import notes_of
 
     console = Console(width=max(Console().width, WIDTH), highlight=False)
     for prepared, results in shown:

@@ -167,8 +167,10 @@ def _metric(metric: str | None, task: str | None, runs: Sequence[Result]) -> str
     """The metric to compare; raises RecordError where there is none of that name, or only some runs have it."""
     have = list(dict.fromkeys(name for run in runs for name, value in run.metrics.items() if value is not None))
     if metric is None:
-        metric = DEFAULT_METRIC.get(task or "") or next(
-            (name for name in DEFAULT_METRIC.values() if name in have), have[0] if len(have) == 1 else None
+        metric = (
+            _of_the_data(runs)
+            or DEFAULT_METRIC.get(task or "")
+            or next((name for name in DEFAULT_METRIC.values() if name in have), have[0] if len(have) == 1 else None)
         )
     if metric is None:
         raise RecordError(f"--metric: say which of {', '.join(have) or 'none'} to compare.")
@@ -180,6 +182,13 @@ def _metric(metric: str | None, task: str | None, runs: Sequence[Result]) -> str
         own = [name for name in have if not evaluated_in(name)]
         raise RecordError(f"--metric {metric}: none of these runs has it. They have {', '.join(own) or 'none'}.")
     return metric
+
+
+def _of_the_data(runs: Sequence[Result]) -> str | None:
+    """The metric that counts for their data set, where all say the same one and have it."""
+    named = {run.record.config["data"].get("metric", "auto") if run.record else "auto" for run in runs}
+    metric = f"test/{next(iter(named))}" if len(named) == 1 else ""
+    return metric if any(run.metrics.get(metric) is not None for run in runs) else None
 
 
 def _pairs(arm: Arm, baseline: Arm, metric: str) -> list[tuple[Result, Result]]:

@@ -9,6 +9,7 @@ from headstart.compare.arms import Arm
 from headstart.compare.fairness import COMPARED, TUNED, unequal, value_words
 
 _SHOWN_NOWHERE = ("logger", "output_dir", "seed")
+_REPEATED = ("data.split_seed", "data.fold")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def differences(arm: Arm, baseline: Arm) -> Differences | None:
     rows = []
     mine, other = _flat(a.config), _flat(b.config)
     for key in dict.fromkeys([*mine, *other]):
-        if mine.get(key) == other.get(key) or key.partition(".")[0] in _SHOWN_NOWHERE or key == "data.split_seed":
+        if mine.get(key) == other.get(key) or key.partition(".")[0] in _SHOWN_NOWHERE or key in _REPEATED:
             continue
         group = key.partition(".")[0]
         kind = "has no part"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.config.identity import DATA_PLACE
 from headstart.records.evaluations import further_metrics
 from headstart.records.schema import RunRecord
 
@@ -16,8 +17,8 @@ PairKey = tuple[int, int, int | None]
 
 SUBSET = ("classes", "train_size", "shots")
 """Options of `data` that say which part of a data set is used."""
-PLACE = ("path", "num_workers", "download", "split_seed")
-"""Options of `data` that say where it lies or how it is read; and the split seed, which repeats differ in."""
+PLACE = (*DATA_PLACE, "split_seed", "fold")
+"""Options of `data` that say where it lies or how it is read; and split seed and fold, which repeats differ in."""
 IDENTITY = ("source", "name", "subset", "image_column", "label_column", "options")
 """Options of `data` that say which data set it is; its fingerprint says so too."""
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from headstart.config.data_checks import check_labels, check_splits
+from headstart.config.schema.data import REST
 from headstart.config.schema.root import Config
 from headstart.config.strategy_checks import check_regularizers, check_strategy
 from headstart.errors import ConfigError, did_you_mean
@@ -39,6 +41,7 @@ def check(config: Config) -> None:
     _check_budget(config)
     _check_schedule(config)
     _check_data(config)
+    _check_augmentation(config)
     _check_monitor(config)
     _check_refit(config)
     check_strategy(config.strategy)
@@ -136,10 +139,11 @@ def _check_data(config: Config) -> None:
             raise ConfigError(f"data.image_size={size}: must be a whole number, or [height,width].")
     for key in ("train_size", "val_size", "test_size"):
         value = getattr(data, key)
-        if value is None:
+        if value is None or (key == "test_size" and value == REST):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"data.{key}={value}: must be a count, or a share below 1.")
+            rest = ", or `rest`" if key == "test_size" else ""
+            raise ConfigError(f"data.{key}={value}: must be a count, or a share below 1{rest}.")
         if isinstance(value, float) and value >= 1 and not (key == "train_size" and value == 1):
             raise ConfigError(f"data.{key}={value}: a share must be below 1; write a count without a point.")
     options = getattr(data, "options", None)
@@ -154,6 +158,9 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"data.classes={classes}: must be a list of two classes or more, such as [0,1,2].")
     if data.shots is not None and data.train_size is not None:
         raise ConfigError("data.shots and data.train_size are both set; choose one.")
+    check_splits(data)
+    check_labels(data)
+    _check_metric(data.metric)
     for key in ("mean", "std"):
         values = getattr(data, key)
         if values is not None and len(values) not in (1, data.channels):
@@ -167,6 +174,13 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"loss.class_weights={weights}: must be a list of numbers.")
 
 
+def _check_metric(metric: str) -> None:
+    known = {name for names in METRICS.values() for name in names}
+    if metric != "auto" and metric not in known:
+        hint = did_you_mean(metric, known) or f" One of {', '.join(sorted(known))}."
+        raise ConfigError(f"data.metric={metric}: there is no such metric.{hint}")
+
+
 def _check_refit(config: Config) -> None:
     if not config.data.refit_on_val:
         return
@@ -178,8 +192,26 @@ def _check_refit(config: Config) -> None:
 
 def check_mixup(config: Config) -> None:
     """Raise ConfigError where mixed images meet what relates single images to classes."""
-    if "co_tuning" in config.regularizer and config.data.mixup_alpha:
-        raise ConfigError("regularizer=co_tuning: relates single images to classes; set data.mixup_alpha=0.")
+    if "co_tuning" not in config.regularizer:
+        return
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        if getattr(config.data, key):
+            raise ConfigError(f"regularizer=co_tuning: relates single images to classes; set data.{key}=0.")
+
+
+def _check_augmentation(config: Config) -> None:
+    data = config.data
+    most = {"randaugment": 30, "augmix": 10}.get(data.augment)
+    if data.augment_magnitude is not None and most is None:
+        raise ConfigError("data.augment_magnitude: is for data.augment=randaugment and augmix.")
+    if data.augment == "augmix" and data.augment_magnitude is not None and not 1 <= data.augment_magnitude <= 10:
+        raise ConfigError(f"data.augment_magnitude={data.augment_magnitude}: augmix takes 1 to 10.")
+    if data.keep_side is not None and data.augment in ("none", "bit"):
+        raise ConfigError(
+            f"data.keep_side: is for random resized crops, which data.augment={data.augment} has not."
+        )
+    if data.augment in ("randaugment", "trivial", "augmix") and data.channels not in (1, 3):
+        raise ConfigError(f"data.augment={data.augment}: is for 1 or 3 channels, not {data.channels}.")
 
 
 def _check_monitor(config: Config) -> None:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from headstart.config.checks import check
 from headstart.config.compose import compose_node, configs, parse
+from headstart.config.identity import DATA_PLACE
 from headstart.config.plain import from_plain, to_plain
 from headstart.config.schema.data import DataConfig
 from headstart.config.schema.root import Config
@@ -17,10 +18,12 @@ from headstart.errors import ConfigError, did_you_mean
 
 PREPROCESSING = ("image_size", "channels", "mean", "std", "interpolation", "crop_pct", "augment")
 """Options of `data` that are the run's whatever is scored: its model knows no other images."""
-_KEPT = (*PREPROCESSING, "batch_size", "on_bad_image", "task", "positive")
+_KEPT = (*PREPROCESSING, "batch_size", "on_bad_image", "cache", "cache_gb", "task", "positive")
 """What is as it was in the run, unless it is said."""
-READING = ("batch_size", "num_workers", "on_bad_image", "classes", "download", "task", "positive")
-OWN = ("data.path", "data.download", "data.batch_size", "data.num_workers")
+READING = (
+    "batch_size", "num_workers", "on_bad_image", "classes", "download", "cache", "cache_gb", "task", "positive",
+)  # fmt: skip
+OWN = (*(f"data.{key}" for key in DATA_PLACE), "data.batch_size")
 MACHINE = ("trainer.accelerator", "trainer.precision", "trainer.threads")
 _SHARED = tuple(field.name for field in dataclasses.fields(DataConfig))
 
@@ -70,6 +73,8 @@ def _put(config: Config, data: dict[str, Any], overrides: Sequence[str], config_
     """The config with that data, and with `overrides` of it and of the machine."""
     with configs(config_dirs):
         parsed = parse(overrides)
+    if "download" in data:  # somebody else's config says where to; only this machine's owner may
+        data = {**data, "download": False}
     plain = to_plain(config)
     trainer = {**plain["trainer"], "accelerator": "auto", "devices": 1}
     for override in parsed:

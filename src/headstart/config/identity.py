@@ -10,18 +10,21 @@ from typing import Any
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised when the training code changes in a way that changes results; part of `job_key`."""
+
+DATA_PLACE = ("path", "root", "split_file", "num_workers", "download", "cache", "cache_gb")
+"""Keys of the data that say where it lies and how fast it comes, and not what it is."""
 
 # what says where a run lies, how it is shown or how fast its images come, but not what comes out
 _VOLATILE = {
     "output_dir": None,
     "logger": None,
-    "data": ("path", "num_workers", "download"),
+    "data": DATA_PLACE,
     "weights": ("path",),
     "trainer": ("progress", "pictures"),
 }
-_REPEATS = {"seed": None, "data": ("split_seed",)}
+_REPEATS = {"seed": None, "data": ("split_seed", "fold")}
 """What may differ between the experiments of one arm."""
 
 
@@ -31,7 +34,7 @@ def config_hash(config: Config) -> str:
 
 
 def arm_hash(config: Config, *, data_fingerprint: str, weights_identity: str) -> str:
-    """Digest that runs share when they differ in seed and split seed alone.
+    """Digest that runs share when they differ in seed, split seed and fold alone.
 
     `weights_identity` is the digest of the weights, or the arm of the run they came from: seeds of one
     chain of runs then belong to one arm.

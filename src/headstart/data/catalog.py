@@ -14,7 +14,7 @@ from headstart.data.source import Examples, Source
 from headstart.records.examples import ExampleTable
 
 if TYPE_CHECKING:
-    from headstart.data.datamodule import Split
+    from headstart.data.subset import Split
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Catalog:
 
     def _label(self, examples: Examples, index: int) -> str:
         target = examples.targets[index]
+        if target.dtype.kind == "f":
+            return ",".join(f"{number:.17g}" for number in target.tolist())
         if target.ndim == 0:
             return self.source.class_names[int(target)]
         return ",".join(name for name, has in zip(self.source.class_names, target, strict=True) if has)

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.config.schema.data import DataConfig
-from headstart.data.class_subset import of_classes
-from headstart.data.datamodule import ImageDataModule, Split
+from headstart.data.datamodule import ImageDataModule
 from headstart.data.fingerprint import scan
-from headstart.data.load import data_module, open_source
-from headstart.data.source import Examples, Picture, Source
+from headstart.data.load import data_module
+from headstart.data.opening import chosen_source
+from headstart.data.source import Examples, Picture, Source, file_of, root_of
+from headstart.data.subset import Split
 from headstart.errors import ConfigError, DataError, did_you_mean
 from headstart.facts import InputSpec, Task
 
@@ -55,9 +56,7 @@ def load_elsewhere(
     their names are; `names` maps further ones to the run's. Raises DataError where images cannot be read, there is
     no such split, or there are classes that the run does not know, unless `ignore_unknown` leaves their images out.
     """
-    source = open_source(data)
-    if data.classes is not None:
-        source = of_classes(source, data.classes)
+    source = chosen_source(data)
     if (source.task == "multilabel") != (task == "multilabel"):
         raise DataError(f"data: is {source.task}, and the run is {task}.")
     chosen, parts = _parts(source, split)
@@ -189,6 +188,11 @@ class _Chosen:
         self.ids = [part.ids[i] for part, i in self._places]
         self.targets = targets
         self.encoded = parts[0].encoded
+        self.root = root_of(parts[0])
+
+    def file(self, index: int) -> str | None:
+        """Path of this image, where it is a file."""
+        return file_of(*self._places[index])
 
     def content(self, index: int) -> bytes:
         """The bytes that make this image what it is."""

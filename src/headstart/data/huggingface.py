@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os.path
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.huggingface_labels import label_targets
 from headstart.data.pictures import open_picture
 from headstart.data.source import Examples, Picture, Source
 from headstart.errors import DataError, did_you_mean
-from headstart.facts import Task
 from headstart.network import hub_endpoint, offline, reachable
 
 _SPLITS = {
@@ -27,7 +28,7 @@ _LABELS = ("label", "labels", "fine_label", "class", "target", "targets", "categ
 class RowExamples:
     """Rows of one split; ids are `<split>/<row>`."""
 
-    def __init__(self, rows: Any, split: str, image_column: str, targets: npt.NDArray[np.int64], path: str) -> None:
+    def __init__(self, rows: Any, split: str, image_column: str, targets: npt.NDArray[Any], path: str) -> None:
         self.rows = rows
         self.split = split
         self.image_column = image_column
@@ -68,6 +69,8 @@ class RowExamples:
         # as it is said, for the hub's cache is full of links; the folder itself may be a link
         file = Path(os.path.abspath(name))  # noqa: PTH100
         allowed = {place for root in roots for place in (Path(os.path.abspath(root)), root.resolve())}  # noqa: PTH100
+        if file.exists() and not file.is_file():
+            raise ValueError(f"names no file but a folder, pipe or device ({name})")
         if not any(file.is_relative_to(root) for root in allowed):
             raise ValueError(
                 f"names a file outside the dataset ({name}); save it with the images in it, as to_parquet does"
@@ -84,7 +87,15 @@ class RowExamples:
         return f"{self.path}, {self.split}, row {index}"
 
 
-def huggingface(path: str, *, subset: str | None, image_column: str | None, label_column: str | None) -> Source:
+def huggingface(
+    path: str,
+    *,
+    subset: str | None,
+    image_column: str | None,
+    label_column: str | Sequence[str] | None,
+    group_column: str | None,
+    task: str,
+) -> Source:
     """Open a dataset.
 
     Raises DataError where it is not there, the hub is out of reach, or its columns are not what is needed.
@@ -97,18 +108,29 @@ def huggingface(path: str, *, subset: str | None, image_column: str | None, labe
         splits = {"train": next(iter(found.values()))}
     features = splits["train"].features
     image_name = image_column or _image_column(features, path)
-    label_name = label_column or _label_column(features, path, image_name)
-    for key, name in (("image_column", image_name), ("label_column", label_name)):
+    labels = label_column or _label_column(features, path, image_name)
+    label_names = [labels] if isinstance(labels, str) else list(labels)
+    named = [("image_column", image_name), *(("label_column", name) for name in label_names)]
+    for key, name in (*named, *([("group_column", group_column)] if group_column else [])):
         if name not in features:
             hint = did_you_mean(name, features) or f" It has {', '.join(features)}."
             raise DataError(f"data.{key}={name}: there is no such column.{hint}")
-    columns = {split: rows[label_name] for split, rows in splits.items()}
-    names, task = _classes(features[label_name], [v for column in columns.values() for v in column], label_name)
+    names, kind, targets = label_targets(splits, label_names, task=task, path=path)
     examples: dict[str, Examples] = {}
+    groups: dict[str, list[str]] = {}
     for split, rows in splits.items():
-        targets = _targets(columns[split], names, task, f"{path}, {split}, {label_name}")
-        examples[split] = RowExamples(_undecoded(rows, image_name), split, image_name, targets, path)
-    return Source(tuple(str(name) for name in names), task, examples)
+        examples[split] = RowExamples(_undecoded(rows, image_name), split, image_name, targets[split], path)
+        if group_column:
+            groups[split] = _groups(rows[group_column], f"{path}, {split}, {group_column}")
+    return Source(tuple(names), kind, examples, groups)
+
+
+def _groups(column: Any, where: str) -> list[str]:
+    values = list(column)
+    for row, value in enumerate(values):
+        if value is None or isinstance(value, list | dict):
+            raise DataError(f"{where}, row {row}: names no group.")
+    return [str(value) for value in values]
 
 
 def _load(path: str, subset: str | None) -> dict[str, Any]:
@@ -166,52 +188,6 @@ def _label_column(features: Any, path: str, image_name: str) -> str:
         return labels[0]
     others = ", ".join(name for name in features if name != image_name)
     raise DataError(f"data.path={path}: which column has the labels? Set data.label_column (columns: {others}).")
-
-
-def _classes(feature: Any, values: list[Any], column: str) -> tuple[list[Any], Task]:
-    """Class names and task; a list of labels per image means several labels."""
-    import datasets
-
-    inner = getattr(feature, "feature", None)
-    if isinstance(feature, list):
-        inner = feature[0]
-    several = inner is not None
-    leaf = inner if several else feature
-    task: Task = "multilabel" if several else "multiclass"
-    if isinstance(leaf, datasets.ClassLabel):
-        return list(leaf.names), task
-    if not isinstance(leaf, datasets.Value) or not leaf.dtype.startswith(
-        ("int", "uint", "string", "large_string", "bool")
-    ):
-        raise DataError(f"data.label_column={column}: must hold classes (whole numbers or names), not {leaf}.")
-    flat = [v for value in values for v in (value or [])] if several else values
-    if any(v is None for v in flat):
-        raise DataError(f"data.label_column={column}: has rows without a label.")
-    if several and set(flat) <= {0, 1} and len({len(value or []) for value in values}) == 1 and len(values[0]) > 2:
-        raise DataError(
-            f"data.label_column={column}: holds 0 and 1 for every class; it must hold a list of the classes that "
-            "are there, such as [2, 5]."
-        )
-    return sorted(set(flat)), task
-
-
-def _targets(column: Any, names: list[Any], task: Task, where: str) -> npt.NDArray[np.int64]:
-    # class labels are stored as indices, other values as themselves
-    index = {name: i for i, name in enumerate(names)}
-
-    def position(value: Any, row: int) -> int:
-        at = value if isinstance(value, int) and value not in index else index.get(value, value)
-        if isinstance(at, bool) or not isinstance(at, int) or not 0 <= at < len(names):
-            raise DataError(f"{where}, row {row}: the label {value!r} is none of the {len(names)} classes.")
-        return at
-
-    if task == "multiclass":
-        return np.asarray([position(value, row) for row, value in enumerate(column)], dtype=np.int64)
-    targets = np.zeros((len(column), len(names)), dtype=np.int64)
-    for row, values in enumerate(column):
-        for value in values or []:
-            targets[row, position(value, row)] = 1
-    return targets
 
 
 def _is_array(feature: Any) -> bool:

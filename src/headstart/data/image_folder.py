@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from headstart.data.pictures import open_picture
+from headstart.data.files import FileExamples
 from headstart.data.source import Source
 from headstart.errors import DataError
 
@@ -19,49 +20,25 @@ SPLIT_FOLDERS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-
-
-class FileExamples:
-    """Image files below one folder; ids are their paths relative to the data's own folder."""
-
-    encoded = True
-
-    def __init__(self, root: Path, paths: list[Path], targets: list[int]) -> None:
-        self.root = root
-        self.paths = paths
-        self.ids = [path.relative_to(root).as_posix() for path in paths]
-        self.targets = np.asarray(targets, dtype=np.int64)
-
-    def content(self, index: int) -> bytes:
-        """The file's bytes."""
-        return self.paths[index].read_bytes()
-
-    def image(self, index: int) -> Image.Image:
-        """The decoded file."""
-        return open_picture(self.paths[index].read_bytes())
-
-    def where(self, index: int) -> str:
-        """Its path."""
-        return str(self.paths[index])
+_BREAKS = ("Cc", "Zl", "Zp")
+"""Kinds of signs that no name of a class has: control characters, ends of lines and paragraphs."""
 
 
 def image_folder(path: str) -> Source:
     """List the images below `path`.
 
-    Raises DataError where the folder is missing or empty, a class folder has no images, or the splits'
-    folders do not have the same classes.
+    Raises DataError where the folder is missing or empty, a class folder has no images, the splits' folders do
+    not have the same classes, or something below it cannot be listed or is no image file for all its name.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(f"data.path={path}: there is no such folder.")
-    folders = {
-        split: root / name for split, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
-    }
+    folders = _split_folders(str(root), path)
     if "train" not in folders:
         if folders:
-            found = ", ".join(sorted(folder.name for folder in folders.values()))
+            found = ", ".join(sorted(map(os.path.basename, folders.values())))
             raise DataError(f"data.path={path}: has {found}/ but no train/ folder.")
-        folders = {"train": root}
+        folders = {"train": str(root)}
     classes: dict[str, list[str]] = {split: _subfolders(folder) for split, folder in folders.items()}
     names = classes["train"]
     if not names:
@@ -73,26 +50,91 @@ def image_folder(path: str) -> Source:
                 f"data.path={path}: {folders[split]} {where} the class folder {odd[0]!r}, "
                 f"unlike {folders['train']}."
             )
-    splits = {split: _examples(root, folder, names) for split, folder in folders.items()}
+    splits = {split: _examples(str(root), folder, names) for split, folder in folders.items()}
     return Source(tuple(names), "multiclass", dict(splits))
 
 
-def _subfolders(folder: Path) -> list[str]:
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-    if odd := next((name for name in names if not _is_text(name)), None):
-        raise DataError(f"data.path: the class folder {odd!r} in {folder} has a name that is no text; rename it.")
+def _split_folders(root: str, path: str) -> dict[str, str]:
+    """The folders of splits, whatever the case of their names."""
+    found: dict[str, str] = {}
+    split_of = {word: split for split, words in SPLIT_FOLDERS.items() for word in words}
+    for entry in _entries(root):
+        split = split_of.get(entry.name.lower())
+        if split is None or not _is_folder(entry):
+            continue
+        if split in found:
+            both = " and ".join(sorted((Path(found[split]).name, entry.name)))
+            raise DataError(f"data.path={path}: {both} may both be the {split} split; rename one.")
+        found[split] = entry.path
+    return found
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name; raises DataError where that may not be known."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"{_shown(folder)}: cannot be listed ({error.strerror}).") from error
+
+
+def _subfolders(folder: str) -> list[str]:
+    names = [entry.name for entry in _entries(folder) if _is_folder(entry) and not entry.name.startswith(".")]
+    for name in names:
+        if not _is_text(name) or any(unicodedata.category(sign) in _BREAKS for sign in name):
+            raise DataError(
+                f"data.path: the class folder {name!r} in {folder} has a name that is no line of text; rename it."
+            )
     return names
 
 
-def _examples(root: Path, folder: Path, names: list[str]) -> FileExamples:
-    paths, targets = [], []
+def _examples(root: str, folder: str, names: list[str]) -> FileExamples:
+    ids: list[str] = []
+    targets: list[int] = []
+    skip = len(root.rstrip(os.sep)) + 1
     for target, name in enumerate(names):
-        found = sorted(_images(folder / name))
+        place = f"{folder.rstrip(os.sep)}/{name}"
+        # as paths are sorted: part by part
+        found = sorted((file[skip:] for file in _images(place)), key=lambda file: file.split("/"))
         if not found:
-            raise DataError(f"data.path: the class folder {folder / name} has no images ({' '.join(SUFFIXES)}).")
-        paths.extend(found)
-        targets.extend([target] * len(found))
-    return FileExamples(root, paths, targets)
+            raise DataError(f"data.path: the class folder {place} has no images ({' '.join(SUFFIXES)}).")
+        ids += found
+        targets += [target] * len(found)
+    return FileExamples(root, ids, np.asarray(targets, dtype=np.int64))
+
+
+def _images(folder: str) -> Iterator[str]:
+    """Paths of the images in a folder and those in it; links are followed, and those that lead back are left."""
+    todo, links, seen = [folder], list[str](), set[str]()
+    while todo or links:
+        here = todo.pop() if todo else links.pop()  # what a folder is called itself comes first
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in _entries(here):
+            name, full = entry.name, f"{here}/{entry.name}"
+            if not _is_text(name):
+                raise DataError(f"{_shown(full)}: its name is not UTF-8; rename it.")
+            if _is_folder(entry):
+                (links if entry.is_symlink() else todo).append(full)
+            elif name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                if not _is_file(entry):
+                    what = "a pipe, socket or device, no file" if os.path.exists(full) else "a link to nothing"  # noqa: PTH110
+                    raise DataError(f"{full!r}: is {what}; remove it.")
+                yield full
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link to itself
+        return entry.is_dir()
+    return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):
+        return entry.is_file()
+    return False
 
 
 def _is_text(name: str) -> bool:
@@ -103,19 +145,5 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    seen: set[str] = set()
-    for here, below, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:  # a link that leads back
-            below.clear()
-            continue
-        seen.add(real)
-        for name in files:
-            full = os.path.join(here, name)  # noqa: PTH118
-            if not _is_text(full):
-                shown = full.encode("utf-8", "replace").decode()
-                raise DataError(f"{shown}: its name is not UTF-8; rename it.")
-        yield from (
-            Path(here, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-        )
+def _shown(path: str) -> str:
+    return path.encode("utf-8", "replace").decode()

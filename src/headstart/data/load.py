@@ -3,56 +3,31 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from headstart.config.schema.data import (
-    DataConfig,
-    DigitsConfig,
-    HuggingFaceConfig,
-    ImageFolderConfig,
-    TorchvisionConfig,
-)
+from headstart.config.paths import cache_dir
+from headstart.config.schema.data import DataConfig
 from headstart.data import transforms
+from headstart.data.augmentation import build_augmentation, kept_side
 from headstart.data.catalog import Catalog
-from headstart.data.class_subset import of_classes
-from headstart.data.datamodule import ImageDataModule, Split, joined
+from headstart.data.datamodule import ImageDataModule
+from headstart.data.decoded import ShortDigests
 from headstart.data.fingerprint import Scan, scan, split_fingerprint
+from headstart.data.forms import Finished
+from headstart.data.image_cache import ImageCache
+from headstart.data.opening import chosen_source, open_source
 from headstart.data.pictures import BAD_IMAGE, as_channels
 from headstart.data.source import Source
-from headstart.data.split import check_classes, class_counts, count_of, first_shots, interleaved
-from headstart.errors import ConfigError, DataError
+from headstart.data.split import check_classes, class_counts
+from headstart.data.splitting import split_source
+from headstart.data.subset import Split
+from headstart.errors import DataError
 from headstart.facts import DataFacts, InputSpec
 
-VAL_SHARE, TEST_SHARE = 0.1, 0.2
-
-
-def open_source(data: DataConfig) -> Source:
-    """List the examples that `data` names; raises DataError where they are not to be had."""
-    match data:
-        case ImageFolderConfig():
-            from headstart.data.image_folder import image_folder
-
-            return image_folder(data.path)
-        case HuggingFaceConfig():
-            from headstart.data.huggingface import huggingface
-
-            return huggingface(
-                data.path,
-                subset=data.subset,
-                image_column=data.image_column,
-                label_column=data.label_column,
-            )
-        case TorchvisionConfig():
-            from headstart.data.torchvision_sets import torchvision_set
-
-            return torchvision_set(data.name, path=data.path, download=data.download, options=data.options or {})
-        case DigitsConfig():
-            from headstart.data.digits import digits
-
-            return digits()
-    raise ConfigError(f"data.source={data.source}: there is no such source.")
+__all__ = ["bit_image_size", "chosen_source", "load_data", "open_source", "split_source"]
 
 
 def bit_image_size(data: DataConfig) -> int:
@@ -60,8 +35,7 @@ def bit_image_size(data: DataConfig) -> int:
 
     Raises DataError where there is none.
     """
-    source = open_source(data)
-    examples = (of_classes(source, data.classes) if data.classes is not None else source).splits["train"]
+    examples = chosen_source(data).splits["train"]
     for index in range(len(examples.targets)):
         with suppress(*BAD_IMAGE):
             picture = examples.image(index)
@@ -70,20 +44,21 @@ def bit_image_size(data: DataConfig) -> int:
     raise DataError("data: none of the training images can be read.")
 
 
-def load_data(data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num_workers: int) -> ImageDataModule:
+def load_data(
+    data: DataConfig, spec: InputSpec, *, seed: int, threads: int, num_workers: int, fresh: bool = False
+) -> ImageDataModule:
     """Read, check and split the data; `spec` is what the backbone expects, options already applied.
 
-    Raises DataError where examples cannot be read, are too few, or leave a class out of a split.
+    With `fresh` every file is read again, though one of its name, size and times was before. Raises DataError where
+    examples cannot be read, are too few, or leave a class out of a split.
     """
-    source = open_source(data)
-    if data.classes is not None:
-        source = of_classes(source, data.classes)
+    source = chosen_source(data)
     classes = len(source.class_names)
-    if classes < 2:
+    if classes < 2 and source.task != "regression":
         raise DataError(
             f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed."
         )
-    found = scan(source, threads=threads, on_bad_image=data.on_bad_image)
+    found = scan(source, threads=threads, on_bad_image=data.on_bad_image, fresh=fresh)
     splits = split_source(source, data, found.usable)
     for name, split in splits.items():
         check_classes(split.targets, name, source.class_names)
@@ -118,55 +93,42 @@ def data_module(
         split_fingerprint=split_fingerprint({name: split.ids for name, split in splits.items()}),
         skipped=found.skipped,
     )
+    pixels = replace(spec, mean=(), std=())  # what is kept has not been normalised
     return ImageDataModule(
         splits=splits,
         facts=facts,
-        train_geometry=transforms.training(spec, augment=data.augment),
-        eval_geometry=transforms.evaluation_for(spec, augment=data.augment),
+        evaluation=Finished(pixels, data.channels, squashed=data.augment == "bit"),
+        augmentation=build_augmentation(
+            data.augment,
+            pixels,
+            channels=data.channels,
+            side=data.keep_side or kept_side(spec.size),
+            magnitude=data.augment_magnitude or 0,
+        ),
         normalize=transforms.Normalize(spec.mean, spec.std),
-        augment=data.augment,
         batch_size=data.batch_size,
         num_workers=num_workers,
         seed=seed,
+        sampling=data.sampling,
         catalog=Catalog(source, found),
+        cache=ImageCache(cache_dir(), found.fingerprint, words_of(data), int(data.cache_gb * 1e9))
+        if data.cache
+        else None,
+        digests={name: digests_of(split, source, found) for name, split in splits.items()},
     )
 
 
-def split_source(source: Source, data: DataConfig, usable: dict[str, list[int]]) -> dict[str, Split]:
-    """Split: test and validation examples are set apart first, so that more training never moves them.
+def digests_of(split: Split, source: Source, found: Scan) -> ShortDigests:
+    """First eight bytes of the digest of each example of a split, in its order."""
+    where = {}
+    for name, examples in source.splits.items():
+        digests = np.zeros(len(examples.ids), dtype=np.uint64)
+        digests[found.usable[name]] = found.digests[name]
+        where[id(examples)] = digests
+    return np.array([where[id(examples)][index] for examples, index in split.places()], dtype=np.uint64)
 
-    Raises DataError where there are too few examples.
-    """
-    classes = len(source.class_names)
 
-    def ordered(split: Split) -> Split:
-        if not len(split.indices):
-            raise DataError("data: a split has no examples left; make data.test_size and data.val_size smaller.")
-        order = interleaved(split.ids, split.targets, split_seed=data.split_seed)
-        return Split(split.examples, split.indices[order])
-
-    whole = {
-        name: ordered(Split(examples, np.asarray(usable[name], dtype=np.int64)))
-        for name, examples in source.splits.items()
-    }
-    pool = whole["train"]
-    splits: dict[str, Split] = {}
-    for name, size, share in (("test", data.test_size, TEST_SHARE), ("val", data.val_size, VAL_SHARE)):
-        own = name in whole
-        taken_from = whole[name] if own else pool
-        wanted = size if own or size is not None else share
-        count = count_of(wanted, of=len(taken_from.indices), classes=classes, key=f"{name}_size")
-        splits[name] = Split(taken_from.examples, np.sort(taken_from.indices[:count]))
-        if not own:
-            # what is left is interleaved anew, so that its beginning has every class again
-            pool = ordered(Split(pool.examples, np.sort(pool.indices[count:])))
-    if data.shots is not None:
-        targets = source.splits["train"].targets
-        taken = first_shots(pool.indices, targets, data.shots, source.class_names)
-    else:
-        count = count_of(data.train_size, of=len(pool.indices), classes=classes, key="train_size")
-        taken = pool.indices[:count]
-    splits["train"] = Split(pool.examples, np.sort(taken))
-    if data.refit_on_val:
-        splits["train"] = joined(splits["train"], splits["val"])
-    return {name: splits[name] for name in ("train", "val", "test")}
+def words_of(data: DataConfig) -> str:
+    """The data in a few words, for people."""
+    named = [str(value) for key in ("name", "path") if (value := getattr(data, key, None))]
+    return " ".join([data.source, *named])

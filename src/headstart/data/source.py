@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,8 @@ class Examples(Protocol):
         """In the source's own order."""
 
     @property
-    def targets(self) -> npt.NDArray[np.int64]:
-        """(n,) class indices, or (n, classes) of 0 and 1."""
+    def targets(self) -> npt.NDArray[Any]:
+        """(n,) int64 class indices, (n, classes) int64 of 0 and 1, or (n, numbers) float64 in their own units."""
 
     @property
     def encoded(self) -> bool:
@@ -45,9 +45,25 @@ class Examples(Protocol):
 class Source:
     """What a source has: its classes, and examples under the names `train`, `val` and `test`.
 
-    `train` is always there; what is missing of the others is taken from it.
+    `train` is always there; what is missing of the others is taken from it. Of a binary task `class_names` are
+    the negative class and the positive one; of a regression, the names of its numbers.
     """
 
     class_names: tuple[str, ...]
     task: Task
     splits: Mapping[str, Examples] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of each split's examples, what may not be torn apart: a patient, a scene. Empty without such a thing."""
+
+
+def file_of(examples: Examples, index: int) -> str | None:
+    """Path of an example that is a file of its own; None for others."""
+    file = getattr(examples, "file", None)
+    found: str | None = file(index) if file is not None else None
+    return found
+
+
+def root_of(examples: Examples) -> str | None:
+    """The folder that ids of files are relative to; None for examples that are no files."""
+    found: str | None = getattr(examples, "root", None)
+    return found

@@ -2,13 +2,15 @@
 
 Examples of a class are ordered by a hash of (split seed, id), and the classes are then interleaved in
 proportion. Every subset is a beginning of that order, so that the 100-image subset lies inside the
-300-image one; adding an image moves no other between two that were there.
+300-image one; adding an image moves no other between two that were there. Numbers are stratified by the tenth
+that they lie in; groups, which stay whole, by the class that most of their examples have.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +18,23 @@ import numpy.typing as npt
 from headstart.errors import DataError
 
 Indices = npt.NDArray[np.int64]
+Targets = npt.NDArray[Any]
 Size = int | float | None
 
+BINS = 10
+"""Parts of equal size that numbers are stratified by."""
 
-def strata(targets: npt.NDArray[np.int64]) -> Indices:
+
+def strata(targets: Targets) -> Indices:
     """The class of each example; where it may have several labels, the rarest of those it has.
 
-    An example without any label gets the number of classes.
+    An example without any label gets the number of classes. Of numbers it is the tenth that the first one lies in,
+    by the deciles of all.
     """
+    if targets.dtype.kind == "f":
+        first = targets[:, 0]
+        edges = np.unique(np.quantile(first, np.arange(1, BINS) / BINS)) if len(first) else first
+        return np.searchsorted(edges, first, side="right")
     if targets.ndim == 1:
         return targets
     counts = targets.sum(axis=0)
@@ -31,20 +42,30 @@ def strata(targets: npt.NDArray[np.int64]) -> Indices:
     return np.where(targets.any(axis=1), rarity.argmin(axis=1), targets.shape[1])
 
 
-def interleaved(ids: Sequence[str], targets: npt.NDArray[np.int64], *, split_seed: int) -> Indices:
+def hashes_of(names: Sequence[str], *, split_seed: int) -> npt.NDArray[np.bytes_]:
+    """(n,) of 32 bytes: the order that the split seed puts names in."""
+    return np.array([hashlib.sha256(f"{split_seed}\0{name}".encode()).digest() for name in names], dtype="S32")
+
+
+def interleaved(ids: Sequence[str], targets: Targets, *, split_seed: int) -> Indices:
     """All examples, ordered so that every beginning holds the classes in about their proportions.
 
     The first example of each class comes before the second of any, so that a beginning as long as the number
     of classes has them all.
     """
-    hashes = np.array([hashlib.sha256(f"{split_seed}\0{name}".encode()).digest() for name in ids], dtype="S32")
-    groups = strata(targets)
-    order = np.lexsort((hashes, groups))
-    counts = np.bincount(groups)
-    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
-    rank = np.empty(len(groups), dtype=np.int64)
-    rank[order] = np.arange(len(groups)) - starts[groups[order]]
-    return np.lexsort((hashes, rank / counts[groups]))
+    return in_proportion(hashes_of(ids, split_seed=split_seed), strata(targets), np.ones(len(ids), dtype=np.int64))
+
+
+def in_proportion(hashes: npt.NDArray[np.bytes_], classes: Indices, weights: Indices) -> Indices:
+    """Things of some weight, ordered by the share of their class that comes before them, then by their hash."""
+    order = np.lexsort((hashes, classes))
+    sorted_weights = weights[order]
+    before = np.cumsum(sorted_weights) - sorted_weights
+    totals = np.bincount(classes, weights=weights)
+    starts = np.concatenate(([0], np.cumsum(totals)[:-1]))
+    share = np.empty(len(classes), dtype=np.float64)
+    share[order] = (before - starts[classes[order]]) / totals[classes[order]]
+    return np.lexsort((hashes, share))
 
 
 def count_of(size: Size, *, of: int, classes: int, key: str) -> int:
@@ -60,11 +81,13 @@ def count_of(size: Size, *, of: int, classes: int, key: str) -> int:
     return count
 
 
-def first_shots(order: Indices, targets: npt.NDArray[np.int64], shots: int, class_names: Sequence[str]) -> Indices:
+def first_shots(order: Indices, targets: Targets, shots: int, class_names: Sequence[str]) -> Indices:
     """The first `shots` examples of each class in `order`.
 
     Raises DataError where a class has fewer, or an example may have several labels.
     """
+    if targets.dtype.kind == "f":
+        raise DataError("data.shots counts examples per class; numbers have none, so use data.train_size.")
     if targets.ndim == 2:
         raise DataError("data.shots counts examples per class; with several labels per image use data.train_size.")
     groups = targets[order]
@@ -76,8 +99,10 @@ def first_shots(order: Indices, targets: npt.NDArray[np.int64], shots: int, clas
     return order[np.sort(taken)]
 
 
-def check_classes(targets: npt.NDArray[np.int64], split: str, class_names: Sequence[str]) -> None:
-    """Raise DataError where a split leaves a class out."""
+def check_classes(targets: Targets, split: str, class_names: Sequence[str]) -> None:
+    """Raise DataError where a split leaves a class out; numbers have none."""
+    if targets.dtype.kind == "f":
+        return
     counts = class_counts(targets, len(class_names))
     absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
     if absent:
@@ -88,7 +113,9 @@ def check_classes(targets: npt.NDArray[np.int64], split: str, class_names: Seque
         )
 
 
-def class_counts(targets: npt.NDArray[np.int64], classes: int) -> tuple[int, ...]:
-    """How many examples each class has."""
+def class_counts(targets: Targets, classes: int) -> tuple[int, ...]:
+    """How many examples each class has; of numbers nothing is counted."""
+    if targets.dtype.kind == "f":
+        return ()
     counts = targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=classes)
     return tuple(int(count) for count in counts)

@@ -1,9 +1,14 @@
-"""Any classification set of torchvision.datasets."""
+"""Any classification set of torchvision.datasets.
+
+Sets that hold pickles (CIFAR) unpickle them only after all their files have the MD5 that torchvision knows.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +16,50 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from headstart.data.pictures import open_picture
 from headstart.data.source import Examples, Source
 from headstart.errors import DataError, did_you_mean
 
 _SPLITS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "valid"), "test": ("test",)}
 _TARGETS = ("targets", "_labels", "labels", "y")
+_FILES = ("_image_files", "_images", "samples")
 _NOT_A_SET = {"VisionDataset", "ImageFolder", "DatasetFolder", "FakeData", "LSUN", "LSUNClass"}
 """Bases and fakes; LSUN unpickles what it finds beside the images."""
 
 
+class FilesOfASet:
+    """One split of a torchvision set of image files; ids are `<split>/<path below the set's folder>`.
+
+    Not their numbers: SUN397 lists its files in whatever order the file system has.
+    """
+
+    encoded = True
+
+    def __init__(self, dataset: Any, files: Sequence[str], split: str, name: str, root: str) -> None:
+        self.root = root
+        self.files = files
+        self.ids = [f"{split}/{Path(os.path.relpath(file, root)).as_posix()}" for file in files]
+        self.targets = _targets(dataset, name)
+
+    def file(self, index: int) -> str:
+        """Path of this image."""
+        return self.files[index]
+
+    def content(self, index: int) -> bytes:
+        """The file's bytes."""
+        return Path(self.files[index]).read_bytes()
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded file."""
+        return open_picture(self.content(index))
+
+    def where(self, index: int) -> str:
+        """Its path."""
+        return self.files[index]
+
+
 class SetExamples:
-    """One split of a torchvision set; ids are `<split>/<index>`."""
+    """One split of a torchvision set of arrays; ids are `<split>/<index>`."""
 
     encoded = False
 
@@ -40,6 +78,7 @@ class SetExamples:
     def image(self, index: int) -> Image.Image:
         """The image as the set gives it."""
         image: Image.Image = self.dataset[index][0]
+        image.load()  # some sets only open a file
         return image
 
     def where(self, index: int) -> str:
@@ -67,6 +106,11 @@ def torchvision_set(name: str, *, path: str, download: bool, options: Mapping[st
     if name not in available():
         hint = did_you_mean(name, available()) or " `headstart list data` shows them."
         raise DataError(f"data.name={name}: torchvision has no such set.{hint}")
+    if not download and not Path(path).expanduser().is_dir():
+        raise DataError(
+            f"data.name={name}: is not in data.path={path}, which is no folder; data.download=true fetches it, "
+            "where torchvision can."
+        )
     cls = getattr(datasets, name)
     parameters = inspect.signature(cls.__init__).parameters
     splits: dict[str, Examples] = {}
@@ -76,7 +120,11 @@ def torchvision_set(name: str, *, path: str, download: bool, options: Mapping[st
             cls, arguments, name=name, path=path, download=download, parameters=parameters, options=options
         )
         if dataset is not None:
-            splits[split] = SetExamples(dataset, split, name)
+            files = _files(dataset)
+            root = str(Path(path).expanduser())
+            splits[split] = (
+                FilesOfASet(dataset, files, split, name, root) if files else SetExamples(dataset, split, name)
+            )
             names = names or _class_names(dataset)
     if "train" not in splits:
         raise DataError(f"data.name={name}: has no training split that torchvision names.")
@@ -107,22 +155,52 @@ def _open(
 ) -> Any:
     takes = "download" in parameters or "kwargs" in parameters
     extra: dict[str, Any] = {**options, **({"download": download} if takes else {})}
+    root = Path(path).expanduser()
+    before = set(root.iterdir()) if root.is_dir() else set()
     for way in ways:
         try:
-            return cls(Path(path).expanduser(), **way, **extra)
+            return cls(root, **way, **extra)
         except ValueError as error:
             if "Unknown value" in str(error):  # torchvision's way to say that it has no such split
                 continue
             raise DataError(f"data.name={name}: cannot be opened ({str(error).splitlines()[0][:200]}).") from error
         except (RuntimeError, OSError) as error:
+            if not download:
+                _remove_empty(set(root.iterdir()) - before)
             how = "" if download else "; data.download=true fetches it, where torchvision can"
             reason = str(error).strip().splitlines()[0]
+            if "pip install" in reason:
+                raise DataError(f"data.name={name}: cannot be opened ({reason}).") from error
             raise DataError(f"data.name={name}: is not in data.path={path}{how} ({reason}).") from error
         except (TypeError, ModuleNotFoundError) as error:
             raise DataError(
                 f"data.name={name}: cannot be opened as a set of one class per image ({error})."
             ) from error
     return None
+
+
+def _remove_empty(folders: set[Path]) -> None:
+    """Remove folders that a set makes for itself (Caltech101) although there is nothing to put into them."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _files(dataset: Any) -> list[str]:
+    """Paths of a set's images; none where it is not known to be one of files."""
+    from torchvision import datasets
+
+    if isinstance(dataset, datasets.Caltech101):  # it has classes and numbers, and makes paths of them
+        folder = Path(dataset.root).absolute() / "101_ObjectCategories"
+        pairs = zip(dataset.y, dataset.index, strict=True)
+        return [str(folder / dataset.categories[target] / f"image_{i:04d}.jpg") for target, i in pairs]
+    for attribute in _FILES:
+        found = getattr(dataset, attribute, None)
+        if isinstance(found, list) and found and len(found) == len(dataset):
+            paths = [one[0] if isinstance(one, tuple) else one for one in found]
+            if all(isinstance(one, str | Path) for one in paths):
+                return [os.path.abspath(one) for one in paths]  # noqa: PTH100 - a Path for each costs seconds
+    return []
 
 
 def _targets(dataset: Any, name: str) -> npt.NDArray[np.int64]:

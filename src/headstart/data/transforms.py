@@ -48,37 +48,16 @@ def evaluation(spec: InputSpec) -> Geometry:
     return transform
 
 
-def training(spec: InputSpec, *, augment: str) -> Geometry:
-    """What training images go through: `none` is the evaluation's, `light` crops and flips at random.
-
-    The crop covers 0.2 to 1 of the image's area, as in the fine-tuning protocol of the
-    Transfer-Learning-Library (Jiang et al. 2022).
-    """
-    if augment == "none":
-        return evaluation(spec)
-    if augment == "bit":
-        resized = v2.Resize(
-            bit_precrop(spec.size), interpolation=str_to_interp_mode(spec.interpolation), antialias=True
-        )
-        bit: Geometry = v2.Compose([resized, v2.RandomCrop(spec.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
-        return bit
-    light: Geometry = v2.Compose(
-        [
-            v2.RandomResizedCrop(
-                spec.size,
-                scale=(0.2, 1.0),
-                interpolation=str_to_interp_mode(spec.interpolation),
-                antialias=True,
-            ),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-        ]
-    )
-    return light
+def whole(spec: InputSpec, size: Sequence[int]) -> Geometry:
+    """Resize to `size` itself, whatever the image's shape."""
+    resized = v2.Resize(list(size), interpolation=interpolation_mode(spec.interpolation), antialias=True)
+    transform: Geometry = v2.Compose([resized, v2.PILToTensor()])
+    return transform
 
 
-def _resized(spec: InputSpec, size: list[int]) -> v2.Resize:
-    return v2.Resize(size, interpolation=str_to_interp_mode(spec.interpolation), antialias=True)
+def interpolation_mode(name: str) -> Any:
+    """torchvision's own word for a way to interpolate."""
+    return str_to_interp_mode(name)
 
 
 def bit_size(height: int, width: int) -> int:
@@ -93,12 +72,4 @@ def bit_precrop(size: tuple[int, int]) -> list[int]:
 
 def evaluation_for(spec: InputSpec, *, augment: str) -> Geometry:
     """What evaluation images go through: BiT's are resized to the size itself, others as timm evaluates them."""
-    if augment != "bit":
-        return evaluation(spec)
-    whole: Geometry = v2.Compose([_resized(spec, list(spec.size)), v2.PILToTensor()])
-    return whole
-
-
-def describe(geometry: Geometry, normalize: Normalize) -> str:
-    """The transform in words, for the record."""
-    return " ".join(f"{geometry} {normalize!r}".split())
+    return whole(spec, spec.size) if augment == "bit" else evaluation(spec)

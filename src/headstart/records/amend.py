@@ -16,7 +16,8 @@ from filelock import FileLock
 from headstart.errors import RecordError
 from headstart.records.atomic import write_json
 from headstart.records.evaluations import predictions_name
-from headstart.records.store import RECORD, read_record
+from headstart.records.schema import RunRecord
+from headstart.records.store import RECORD, read_record, write_record
 from headstart.records.tables import write_predictions
 
 LOCK = ".record.lock"
@@ -36,6 +37,13 @@ def alone_with(folder: Path) -> Iterator[None]:
     """Nobody else adds to the record of this run meanwhile; whoever does so waits."""
     with FileLock(folder / LOCK):
         yield
+
+
+def rewrite(folder: Path, record: RunRecord) -> None:
+    """Write the record of a run that was completed before, with what it was evaluated on meanwhile."""
+    with alone_with(folder):
+        record.evaluations = read_record(folder).evaluations
+        write_record(folder, record)
 
 
 def add_evaluations(

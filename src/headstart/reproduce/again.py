@@ -69,7 +69,7 @@ def check(saved: Saved, overrides: Sequence[str], *, output_dir: str) -> Checked
     if config.trainer.accelerator == "gpu" and not gpu_count():
         config = with_a_cpu(config)
     try:
-        prepared = prepare(config)
+        prepared = prepare(config, fresh=True)
     except (MemoryError, RuntimeError) as error:
         raise explained(error, config) or error from error
     now = describe_run(prepared, name="", command=())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.config.identity import DATA_PLACE
 from headstart.config.plain import from_plain, to_plain
 from headstart.errors import ConfigError, RecordError
 from headstart.records.example_changes import data_changes, split_changes
@@ -90,7 +91,7 @@ def _examples(folder: Path | None) -> ExampleTable | None:
 
 
 _PLACE = {
-    ("output_dir",), ("logger",), ("launcher",), ("data", "path"), ("data", "num_workers"), ("data", "download"),
+    ("output_dir",), ("logger",), ("launcher",), *(("data", key) for key in DATA_PLACE),
     ("weights", "path"), ("trainer", "progress"), ("trainer", "pictures"),
 }  # fmt: skip
 """Keys that say where things lie and how they look."""

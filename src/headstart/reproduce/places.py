@@ -8,12 +8,13 @@ from typing import Any
 import yaml
 
 from headstart.config.checks import check
+from headstart.config.identity import DATA_PLACE
 from headstart.config.plain import from_plain, to_plain
 from headstart.config.schema.root import Config
 from headstart.errors import ConfigError, did_you_mean
 from headstart.reproduce.saved import Saved, exists
 
-PLACES = ("data.path", "data.download", "data.num_workers", "weights.path", "output_dir", "logger")
+PLACES = (*(f"data.{key}" for key in DATA_PLACE), "weights.path", "output_dir", "logger")
 """Keys that cannot change what comes out."""
 MACHINE = (
     "trainer.accelerator",
@@ -67,7 +68,7 @@ def of_it(saved: Saved, overrides: Sequence[str]) -> list[str]:
     return wanted
 
 
-_PATHS = ("data.path", "weights.path", "output_dir", "logger")
+_PATHS = ("data.path", "data.root", "data.split_file", "weights.path", "output_dir", "logger")
 """Their values are taken as they stand: a folder may be called 2024_06."""
 
 

@@ -11,6 +11,7 @@ from headstart.config.plain import from_plain, read_config
 from headstart.config.schema.root import Config
 from headstart.config.schema.weights import FileConfig, RunConfig
 from headstart.errors import ConfigError, RecordError
+from headstart.records.examples import EXAMPLES
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, RECORD, read_record
 from headstart.reproduce.bundle import START, is_bundle, start_name, unpack
@@ -68,7 +69,7 @@ def _of_folder(folder: Path, said: str) -> Saved:
     record = read_record(folder)
     path = folder / CONFIG
     config = read_config(path) if path.is_file() else from_plain(record.config)
-    return Saved(said, _with_packed_weights(config, folder), record, folder)
+    return Saved(said, _with_own_split(_with_packed_weights(config, folder), folder), record, folder)
 
 
 def require_completed(saved: Saved) -> None:
@@ -95,12 +96,28 @@ def require_places(config: Config, *, said: str) -> None:
             f"data.path={path}: the data is not there any more; say where it is now: "
             f"headstart reproduce {said} data.path=..."
         )
+    for key in ("root", "split_file"):
+        place = getattr(config.data, key, None)
+        if isinstance(place, str) and not exists(place):
+            raise ConfigError(
+                f"data.{key}={place}: is not there any more; say where it is now: "
+                f"headstart reproduce {said} data.{key}=..."
+            )
     if isinstance(config.weights, FileConfig | RunConfig) and not exists(config.weights.path):
         what = "file of weights" if isinstance(config.weights, FileConfig) else "run that the weights come from"
         raise ConfigError(
             f"weights.path={config.weights.path}: the {what} is not there any more; say where it is now: "
             f"headstart reproduce {said} weights.path=..."
         )
+
+
+def _with_own_split(config: Config, folder: Path) -> Config:
+    """The file that it was split by, or where that is gone the run's own table of examples, which says the same."""
+    file = config.data.split_file
+    own = folder / EXAMPLES
+    if file is None or exists(file) or not own.is_file():
+        return config
+    return replace(config, data=replace(config.data, split_file=str(own.absolute())))
 
 
 def _with_packed_weights(config: Config, folder: Path) -> Config:

@@ -84,6 +84,6 @@ def find_siblings(record: RunRecord, folder: Path | None) -> list[RunRecord]:
         if other.arm == record.arm
         and other.status == "completed"
         and other.seed != record.seed
-        and other.split_seed == record.split_seed
+        and (other.split_seed, other.fold) == (record.split_seed, record.fold)
         and other.reproduces is None
     ]

@@ -40,7 +40,7 @@ from headstart.sweep.studies import merged
 _SHOWN_DIFFERENCES = 6
 _LATER = ("trials", "keep_weights")
 """What of a search may be another the next time."""
-_REPEATED = ("seed", "data.split_seed")
+_REPEATED = ("seed", "data.split_seed", "data.fold")
 
 
 @dataclass(frozen=True)

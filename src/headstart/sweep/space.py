@@ -18,15 +18,21 @@ _SPEC = ("values", "low", "high", "log", "count", "also", "divided_by")
 _NEVER = {
     "seed": "is an axis of its own (search.seeds, and seed for what is tested)",
     "data.split_seed": "is an axis of its own",
+    "data.fold": "is an axis of its own",
     "trainer.test": "is off for trials",
     "data.refit_on_val": "is off for trials",
     "trainer.monitor": "says which epoch counts, for all trials alike",
     "weights": "is compared, by list or grid",
     "backbone": "is compared, by list or grid",
 } | dict.fromkeys(
-    ("data.source", "data.path", "data.name", "data.subset", "data.classes", "data.val_size", "data.test_size"),
+    (
+        "data.source", "data.path", "data.root", "data.name", "data.subset", "data.classes", "data.task",
+        "data.metric", "data.val_size", "data.test_size", "data.num_folds", "data.split_file", "data.split_sha256",
+        "data.image_column", "data.label_column", "data.label_separator", "data.split_column", "data.group_column",
+        "data.group_pattern",
+    ),
     "decides which images trials are told apart by",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from headstart.config.schema.root import Config
 from headstart.data import ImageDataModule
 from headstart.data.corruptions import corrupt
-from headstart.data.datamodule import Batch
+from headstart.data.dataset import Batch
 from headstart.errors import RecordError
 from headstart.preparation import set_determinism
 from headstart.records.store import read_record

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from headstart.config.schema.optimizer import OptimizerConfig
-from headstart.data.datamodule import Batch
+from headstart.data.dataset import Batch
 from headstart.errors import RunFailed
 from headstart.facts import LayerMap, Task
 from headstart.models.classifier import Classifier
@@ -19,7 +19,7 @@ from headstart.strategies.plan import Phase, TrainingPlan
 from headstart.training.freezing import frozen_modules, set_ever_trainable, set_trainable
 from headstart.training.losses import Loss
 from headstart.training.metrics import evaluate
-from headstart.training.mixup import draw_mixup
+from headstart.training.mixup import Mixing
 from headstart.training.normalization import Policies
 from headstart.training.optimizers import build_optimizer, build_scheduler, rates_of
 from headstart.training.relative_gradients import RelativeGradientNorms
@@ -46,7 +46,7 @@ class TransferModule(pl.LightningModule):
         task: Task,
         seed: int,
         penalties: torch.nn.ModuleDict | None = None,
-        mixup_alpha: float = 0.0,
+        mixing: Mixing | None = None,
         refit: bool = False,
     ) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class TransferModule(pl.LightningModule):
         self.factor = factor
         self.task: Task = task
         self.seed = seed
-        self.mixup_alpha = mixup_alpha
+        self.mixing = mixing or Mixing()
         self.validation = "fit" if refit else "val"
         """How the metrics of the validation images are named: those that are trained on are no validation."""
         self.penalties = penalties if penalties is not None else torch.nn.ModuleDict()
@@ -179,9 +179,9 @@ class TransferModule(pl.LightningModule):
         """The mean loss of a batch, with its penalties."""
         images, targets = batch["image"], batch["target"]
         share, partners = 1.0, targets
-        if self.mixup_alpha:
-            share, order = draw_mixup(len(images), self.mixup_alpha)
-            images, partners = share * images + (1 - share) * images[order], targets[order]
+        if self.mixing.is_on:
+            mixed = self.mixing(images)
+            images, share, partners = mixed.images, mixed.share, targets[mixed.partners]
         features = self.model.backbone(images)
         scores = self.model.head(features)
         loss = self.loss(scores, targets)

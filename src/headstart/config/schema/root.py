@@ -24,7 +24,7 @@ from headstart.config.schema import (
     weights,
 )
 from headstart.config.schema.option import option
-from headstart.plugins import plugin_regularizers, plugin_strategies, without_clash
+from headstart.plugins import plugin_regularizers, plugin_sources, plugin_strategies, without_clash
 
 
 @dataclass
@@ -85,7 +85,11 @@ DISCRIMINATORS = {
 
 def kinds_of(group: str) -> dict[str, type]:
     """Kinds of a group by name, those of installed plugins included."""
-    own = {name: plugin.config for name, plugin in plugin_strategies().items()} if group == "strategy" else {}
+    own: dict[str, type] = {}
+    if group == "strategy":
+        own = {name: plugin.config for name, plugin in plugin_strategies().items()}
+    elif group == "data":
+        own = {name: plugin.config for name, plugin in plugin_sources().items()}
     without_clash(GROUPS[group], own, group)
     return own | GROUPS[group]
 

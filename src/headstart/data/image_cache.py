@@ -1,0 +1,135 @@
+"""The cache of decoded images: whose images it keeps, how much room they may take, and what makes way for them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from headstart.caches import ABOUT, IMAGES, caches_of, mark_used
+from headstart.data.decoded import Place, ShortDigests, build, places
+from headstart.data.forms import Form, Pixels, form_key
+from headstart.data.pictures import BAD_IMAGE
+from headstart.data.subset import Split
+from headstart.errors import DataError
+from headstart.records.atomic import write_json
+
+_SAMPLE = 8
+_SPARE = 2**30
+"""Bytes that a build leaves on the disk."""
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """Where the decoded images of one data set lie, and how much all sets together may take."""
+
+    root: Path
+    """The cache folder."""
+    fingerprint: str
+    source: str
+    """The data in words, for people."""
+    limit: int
+    """Bytes."""
+    say: Callable[[str], None] = _to_stderr
+
+    def folder(self, form: Form) -> Path:
+        """Where the images of a form lie."""
+        return self.root / IMAGES / f"{self.fingerprint[:20]}-{form_key(form)[:12]}"
+
+    def places(self, form: Form, digests: ShortDigests) -> list[Place | None]:
+        """Where each image lies, None for those that are not there."""
+        folder = self.folder(form)
+        if not folder.is_dir():
+            return [None] * len(digests)
+        return places(folder, digests)
+
+    def fill(self, form: Form, parts: Sequence[tuple[Split, ShortDigests]], *, threads: int) -> None:
+        """Decode what is not there yet, or say that there is no room: images are then decoded anew."""
+        folder = self.folder(form)
+        digests = np.concatenate([own for _, own in parts])
+        origin = [(split, position) for split, own in parts for position in range(len(own))]
+
+        def decode(i: int) -> Pixels | None:
+            split, position = origin[i]
+            with suppress(*BAD_IMAGE, DataError):  # whoever reads it will say so
+                return form(split.examples.image(int(split.indices[position])))
+            return None
+
+        missing = [i for i, place in enumerate(self.places(form, digests)) if place is None]
+        try:
+            if missing:
+                if not self._makes_room(folder, missing, decode):
+                    return
+                folder.mkdir(parents=True, exist_ok=True)
+                about = {"source": self.source, "form": repr(form), "fingerprint": self.fingerprint}
+                if not (folder / ABOUT).exists():
+                    write_json(folder / ABOUT, about)
+                build(
+                    folder,
+                    digests,
+                    decode,
+                    threads=threads,
+                    waiting=lambda: self.say("Waiting for another process that decodes the same images ..."),
+                )
+            mark_used(folder)
+        except OSError as error:
+            self.say(
+                f"{folder}: the cache of decoded images cannot be written ({error.strerror or error}); images are "
+                "decoded anew in each epoch."
+            )
+
+    def _makes_room(self, folder: Path, missing: Sequence[int], decode: Callable[[int], Pixels | None]) -> bool:
+        """Whether the missing images fit, after removing what has not been used for longest."""
+        chosen = np.linspace(0, len(missing) - 1, min(_SAMPLE, len(missing))).round().astype(int)
+        sizes = [pixels.size for i in chosen if (pixels := decode(missing[int(i)])) is not None]
+        needed = int(np.mean(sizes) * len(missing)) if sizes else 0
+        (self.root / IMAGES).mkdir(parents=True, exist_ok=True)
+        others = [cache for cache in caches_of(self.root / IMAGES) if cache.path != folder]
+        own = sum(file.stat().st_size for file in folder.glob("part-*")) if folder.is_dir() else 0
+        held = own + sum(cache.size for cache in others)
+        if own + needed > self.limit:
+            self.say(
+                f"data.cache_gb={self.limit / 1e9:g}: the decoded images would take {(own + needed) / 1e9:.1f} GB; "
+                "each is decoded anew in each epoch."
+            )
+            return False
+        for cache in sorted(others, key=lambda cache: cache.used):
+            free = shutil.disk_usage(self.root).free - _SPARE
+            if held + needed <= self.limit and needed <= free:
+                break
+            if _removed(cache.path):
+                held -= cache.size
+        if held + needed > self.limit:
+            self.say(
+                f"data.cache_gb={self.limit / 1e9:g}: the cache is full of images that others are decoding; each "
+                "is decoded anew in each epoch."
+            )
+            return False
+        if needed > shutil.disk_usage(self.root).free - _SPARE:
+            self.say(
+                f"{self.root}: has no room for {needed / 1e9:.1f} GB of decoded images; each is decoded anew in "
+                "each epoch."
+            )
+            return False
+        return True
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a cache unless somebody is building it; who reads it keeps what is open."""
+    lock = FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
+    except (Timeout, OSError):
+        return False
+    return not folder.exists()

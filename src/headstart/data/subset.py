@@ -1,0 +1,67 @@
+"""Some examples of a source: a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.data.source import Examples, Picture
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some examples of a source."""
+
+    examples: Examples
+    indices: npt.NDArray[np.int64]
+
+    @property
+    def ids(self) -> list[str]:
+        """Stable ids, in order."""
+        return [self.examples.ids[i] for i in self.indices]
+
+    @property
+    def targets(self) -> npt.NDArray[np.int64]:
+        """Their targets, in order."""
+        return self.examples.targets[self.indices]
+
+    def places(self) -> Iterator[tuple[Examples, int]]:
+        """The source's own examples, and the index there of each of these."""
+        for index in self.indices:
+            examples, place = self.examples, int(index)
+            yield examples.at(place) if isinstance(examples, _Joined) else (examples, place)
+
+
+class _Joined:
+    """The examples of two sources, one after the other."""
+
+    def __init__(self, first: Examples, second: Examples) -> None:
+        self._parts = (first, second)
+        self._length = len(first.ids)
+        self.ids = [*first.ids, *second.ids]
+        self.targets = np.concatenate([first.targets, second.targets])
+
+    def at(self, index: int) -> tuple[Examples, int]:
+        """The source's own examples that an example comes from, and its index there."""
+        first, second = self._parts
+        part, place = (first, index) if index < self._length else (second, index - self._length)
+        return part.at(place) if isinstance(part, _Joined) else (part, place)
+
+    def image(self, index: int) -> Picture:
+        part, place = self.at(index)
+        return part.image(place)
+
+    def where(self, index: int) -> str:
+        part, place = self.at(index)
+        return part.where(place)
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The examples of both."""
+    if first.examples is second.examples:
+        return Split(first.examples, np.sort(np.concatenate([first.indices, second.indices])))
+    examples = _Joined(first.examples, second.examples)
+    return Split(examples, np.concatenate([first.indices, second.indices + len(first.examples.ids)]))  # type: ignore[arg-type]
