@@ -58,8 +58,9 @@ def compare(*paths: AnyPath, metric: str | None = None, baseline: str | None = N
 def load(run_folder: AnyPath) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:
     """The trained model of a completed run, in evaluation mode, and its transform.
 
-    `model(transform(image)[None])` gives class scores before softmax or sigmoid, (1, classes); `image` is
-    PIL's, or an array (height, width, channels). Raises RecordError where the run kept no weights.
+    `model(transform(image)[None])` gives class scores before softmax or sigmoid, (1, classes), of two classes with
+    data.positive (1, 1), or numbers in the data's own units; `image` is PIL's, or an array (height, width,
+    channels). Raises RecordError where the run kept no weights.
     """
     from headstart.trained import load_run
 

@@ -37,15 +37,7 @@ from headstart.recording import (
 from headstart.records.amend import rewrite
 from headstart.records.atomic import remove_leftovers, write_text
 from headstart.records.schema import RunRecord
-from headstart.records.store import (
-    CONFIG,
-    REPRODUCTIONS,
-    RUNS,
-    new_run_folder,
-    now,
-    read_record,
-    write_record,
-)
+from headstart.records.store import CONFIG, REPRODUCTIONS, RUNS, new_run_folder, now, read_record, write_record
 from headstart.redaction import redacted_output, show_traceback
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
@@ -269,8 +261,8 @@ def time_step(prepared: Prepared) -> float:
     facts, count = prepared.facts, prepared.config.data.batch_size
     images = torch.zeros(count, facts.channels, *facts.image_size, device=device)
     targets = torch.zeros(count, dtype=torch.long, device=device)
-    if facts.task == "multilabel":
-        targets = torch.zeros(count, facts.num_classes, device=device)
+    if facts.task in ("multilabel", "regression"):
+        targets = torch.zeros(count, facts.num_outputs, device=device)
     began = 0.0
     for _ in range(2):  # the first one makes room for what the second uses
         began = time.monotonic()
@@ -294,6 +286,7 @@ def _module(prepared: Prepared) -> TransferModule:
         penalties=prepared.penalties,
         mixing=Mixing(config.data.mixup_alpha or 0.0, config.data.cutmix_alpha),
         refit=config.data.refit_on_val,
+        threshold=config.trainer.threshold,
     )
 
 

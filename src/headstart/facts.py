@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Task = Literal["multiclass", "multilabel", "binary", "regression"]
+"""One class per image; any number of labels per image; one of two classes, scored by one number; numbers."""
+
+
+def outputs_of(task: str, names: int) -> int:
+    """How many numbers a model of `task` gives per image, where there are so many classes, labels or numbers."""
+    return 1 if task == "binary" else names
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,9 @@ class DataFacts:
     """What the data says of itself once it is read and split.
 
     `sizes` counts examples per split; `class_counts` counts examples of each class per split, in the
-    order of `class_names`. The fingerprints are SHA-256 hex digests.
+    order of `class_names`, of two classes (negative, positive). The fingerprints are SHA-256 hex digests. Where the
+    targets are numbers, `class_names` names them, `class_counts` are empty, and `target_mean` and `target_std` are
+    those of the training split, per number, in the data's own units.
     """
 
     task: Task
@@ -42,6 +50,8 @@ class DataFacts:
     fingerprint: str
     split_fingerprint: str
     skipped: tuple[str, ...] = ()
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -51,7 +61,12 @@ class DataFacts:
     @property
     def num_outputs(self) -> int:
         """How many outputs the head has."""
-        return 1 if self.task == "binary" else len(self.class_names)
+        return outputs_of(self.task, self.num_classes)
+
+    @property
+    def units(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of the targets where these are numbers; else None."""
+        return (self.target_mean, self.target_std) if self.task == "regression" else None
 
 
 ParameterKind = Literal["weight", "bias", "norm_weight", "norm_bias", "added"]

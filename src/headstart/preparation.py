@@ -149,7 +149,7 @@ def _weights(config: Config, rehearsal: Rehearsal | None) -> WeightsFile | None:
 def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehearsal: Rehearsal | None) -> Built:
     """The model of a resolved config; in a rehearsal its initial values may be those of another seed."""
     first_k = config.weights.first_k if isinstance(config.weights, LoadedConfig) else None
-    parts = (config.backbone, config.head, facts.num_classes, config.data.channels, facts.image_size)
+    parts = (config.backbone, config.head, facts.num_outputs, facts.units, config.data.channels, facts.image_size)
     key = repr((parts, weights and (weights.path, weights.sha256), first_k))
     built = rehearsal.models.get(key) if rehearsal else None
     if built is None:
@@ -157,12 +157,13 @@ def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehear
             name=config.backbone.name,
             library=config.backbone.library,
             head=config.head,
-            classes=facts.num_classes,
+            classes=facts.num_outputs,
             channels=config.data.channels,
             size=facts.image_size,
             weights=weights,
             seed=config.seed,
             first_k=first_k,
+            units=facts.units,
         )
         if rehearsal:
             rehearsal.keep(key, built)

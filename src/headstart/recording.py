@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
+from headstart.config.checks import THRESHOLDED
 from headstart.config.identity import arm_hash, config_hash, job_key
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config
@@ -23,6 +24,7 @@ from headstart.preparation import Prepared
 from headstart.records.atomic import write_text
 from headstart.records.confusion import stored
 from headstart.records.examples import EXAMPLES, write_examples
+from headstart.records.mistakes import errors_of
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, now, write_record
 from headstart.records.tables import METRICS, PREDICTIONS, write_predictions
@@ -31,7 +33,7 @@ from headstart.redaction import redact
 from headstart.source_code import patch
 from headstart.training.checkpoints import state_sha256, weights_sha256
 from headstart.training.engine import Fitted
-from headstart.training.metrics import confusion
+from headstart.training.metrics import DEFAULT_THRESHOLD, confusion, predicted_of, probabilities_of
 from headstart.training.mistakes import choose_mistakes
 
 PICTURE_SIDE = 96
@@ -117,6 +119,11 @@ def describe_run(
             "sizes": dict(facts.sizes),
             "class_names": list(facts.class_names),
             "class_counts": {split: list(counts) for split, counts in facts.class_counts.items()},
+            **(
+                {"target_mean": list(facts.target_mean), "target_std": list(facts.target_std)}
+                if facts.units
+                else {}
+            ),
             "skipped": list(facts.skipped),
             "transform": {
                 "train": f"{prepared.data.augmentation or prepared.data.evaluation!r} {prepared.data.normalize!r}",
@@ -157,24 +164,11 @@ def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared
     record.metrics = {key: float(value) for key, value in fitted.metrics.items()}
     record.best = fitted.best
     record.drift = {key: value for key, value in fitted.drift.items() if key != "seconds"}
+    if facts.task in THRESHOLDED:
+        record.threshold = fitted.threshold
     if fitted.scores is not None and fitted.targets is not None:
-        scores = fitted.scores.double()
-        probabilities = scores.softmax(dim=1) if facts.task == "multiclass" else scores.sigmoid()
-        record.predictions_sha256 = write_predictions(
-            folder / PREDICTIONS,
-            ids=prepared.data.splits["test"].ids,
-            targets=fitted.targets.long().numpy(),
-            probabilities=probabilities.float().numpy(),
-        )
-        record.confusion = {
-            "split": "test",
-            "layout": "row = class, column = predicted"
-            if facts.task == "multiclass"
-            else "tn, fp, fn, tp per class",
-            **stored(confusion(fitted.scores, fitted.targets, task=facts.task)),
-        }
-        if prepared.config.trainer.pictures:
-            _keep_pictures(folder, prepared, fitted.targets.long().numpy(), probabilities.numpy())
+        write = _numbers if facts.task == "regression" else _classes
+        write(record, fitted.scores, fitted.targets, folder, prepared)
     record.final_weights = weights_sha256(folder)
     record.epochs, record.steps, record.stopped_by = fitted.epochs, fitted.steps, fitted.stopped_by
     record.seconds |= {"fit": round(fitted.fit_seconds, 3), "test": round(fitted.test_seconds, 3)}
@@ -182,12 +176,49 @@ def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared
         record.seconds["drift"] = fitted.drift["seconds"]
 
 
-def _keep_pictures(
-    folder: Path, prepared: Prepared, targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
+def _classes(
+    record: RunRecord, scores: torch.Tensor, targets: torch.Tensor, folder: Path, prepared: Prepared
 ) -> None:
+    """Predictions, confusion and pictures where the test images have classes."""
+    task = prepared.facts.task
+    threshold = record.threshold or DEFAULT_THRESHOLD
+    probabilities = probabilities_of(scores, task=task)
+    predicted = predicted_of(scores, task=task, threshold=threshold).numpy()
+    labels = targets.long().numpy()
+    record.predictions_sha256 = write_predictions(
+        folder / PREDICTIONS,
+        ids=prepared.data.splits["test"].ids,
+        targets=labels,
+        predicted=predicted,
+        probabilities=probabilities.float().numpy(),
+    )
+    record.confusion = {
+        "split": "test",
+        "layout": "tn, fp, fn, tp per class" if task == "multilabel" else "row = class, column = predicted",
+        **stored(confusion(scores, targets, task=task, threshold=threshold)),
+    }
+    count = prepared.config.trainer.pictures
+    _keep_pictures(folder, prepared, choose_mistakes(labels, predicted, probabilities.numpy(), count=count))
+
+
+def _numbers(
+    record: RunRecord, scores: torch.Tensor, targets: torch.Tensor, folder: Path, prepared: Prepared
+) -> None:
+    """Predictions and pictures where the targets are numbers; these as the data has them, not as float32."""
+    split = prepared.data.splits["test"]
+    exact = np.asarray(split.targets, dtype=np.float64).reshape(targets.shape)
+    predicted = scores.float().numpy()
+    record.predictions_sha256 = write_predictions(
+        folder / PREDICTIONS, ids=split.ids, targets=exact, predicted=predicted
+    )
+    found = errors_of(exact, predicted.astype(np.float64), std=prepared.facts.target_std)
+    _keep_pictures(folder, prepared, found.places[: prepared.config.trainer.pictures].tolist())
+
+
+def _keep_pictures(folder: Path, prepared: Prepared, places: Sequence[int]) -> None:
     """Small pictures of mistakes; where one cannot be made, the run does without."""
     pictures = {}
-    for place in choose_mistakes(targets, probabilities, count=prepared.config.trainer.pictures):
+    for place in places:
         with suppress(*BAD_IMAGE, DataError):
             name, image = prepared.data.thumbnail("test", place, side=PICTURE_SIDE)
             pictures[name] = image

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headstart.config.checks import METRICS, check_mixup
+from headstart.config.checks import MAIN_METRIC, THRESHOLDED, check_mixup, metrics_of
 from headstart.config.schema.data import CsvConfig, HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
 from headstart.config.schema.root import Config
 from headstart.config.schema.schedule import BitHyperRuleConfig
@@ -19,7 +19,6 @@ from headstart.machine import usable_cores
 from headstart.models.classifier import full_name, input_spec
 from headstart.models.weights import resolve_origin
 from headstart.training.losses import resolve_loss
-from headstart.training.metrics import default_monitor
 from headstart.training.schedules import bit_rule
 
 DEFAULT_EPOCHS = 10
@@ -69,17 +68,25 @@ def resolve_for_data(config: Config, facts: DataFacts) -> Config:
     """
     monitor = config.trainer.monitor
     metric = config.data.metric
-    if metric != "auto" and metric not in METRICS[facts.task]:
-        known = ", ".join(METRICS[facts.task])
-        raise ConfigError(f"data.metric={metric}: is no metric of a {facts.task} task; it has {known}.")
+    names = metrics_of(facts.task, classes=facts.num_classes)
+    of = f"a {facts.task} task" + (f" of {facts.num_classes} classes" if facts.task == "multiclass" else "")
+    if metric != "auto" and metric not in names:
+        raise ConfigError(f"data.metric={metric}: is no metric of {of}; it has {', '.join(names)}.")
     if monitor == "auto":
-        monitor = default_monitor(facts.task) if metric == "auto" else f"val/{metric}"
-    elif monitor.removeprefix("val/") not in METRICS[facts.task]:
-        known = ", ".join(f"val/{name}" for name in METRICS[facts.task])
-        raise ConfigError(f"trainer.monitor={monitor}: is no metric of a {facts.task} task; it has {known}.")
+        monitor = f"val/{MAIN_METRIC[facts.task] if metric == 'auto' else metric}"
+    elif monitor.removeprefix("val/") not in names:
+        known = ", ".join(f"val/{name}" for name in names)
+        raise ConfigError(f"trainer.monitor={monitor}: is no metric of {of}; it has {known}.")
     # trained on all, there is no validation that could choose
     tested = "last" if config.data.refit_on_val else config.trainer.checkpoint
-    trainer, alpha = replace(config.trainer, monitor=monitor, checkpoint=tested), config.data.mixup_alpha
+    threshold = resolve_threshold(config.trainer.threshold, task=facts.task, refit=config.data.refit_on_val)
+    trainer = replace(config.trainer, monitor=monitor, checkpoint=tested, threshold=threshold)
+    alpha = config.data.mixup_alpha
+    if facts.task == "regression":
+        for key in ("mixup_alpha", "cutmix_alpha"):
+            if value := getattr(config.data, key):
+                raise ConfigError(f"data.{key}={value:g}: mixes images of classes; these targets are numbers.")
+        alpha = 0.0
     if isinstance(config.schedule, BitHyperRuleConfig):
         steps, by_rule = bit_rule(facts.sizes["train"])
         alpha = by_rule if alpha is None else alpha
@@ -89,10 +96,24 @@ def resolve_for_data(config: Config, facts: DataFacts) -> Config:
         config,
         trainer=trainer,
         data=replace(config.data, mixup_alpha=alpha or 0.0),
-        loss=replace(config.loss, name=resolve_loss(config.loss, facts)),
+        loss=resolve_loss(config.loss, facts),
     )
     check_mixup(resolved)
     return resolved
+
+
+def resolve_threshold(choice: Any, *, task: str, refit: bool) -> Any:
+    """`validation`, a number, or None for a task that has no threshold; raises ConfigError where that has one."""
+    if task not in THRESHOLDED:
+        if choice not in (None, "auto"):
+            raise ConfigError(
+                f"trainer.threshold={choice}: is for several labels per image or data.positive; a {task} task "
+                "has none."
+            )
+        return None
+    if choice not in (None, "auto"):
+        return choice
+    return 0.5 if refit else "validation"
 
 
 def resolve_epochs(config: Config) -> int | None:

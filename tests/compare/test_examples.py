@@ -33,7 +33,7 @@ def drawn(seed: int, n: int = 60, classes: int = 4, *, skill: float = 1.0, sever
         probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
         predicted = probabilities.argmax(axis=1)
     ids = np.array([f"{i:04d}.png" for i in range(n)])
-    return Predictions(ids, targets, predicted, probabilities)
+    return Predictions(ids, targets, predicted, probabilities, "multilabel" if several else "multiclass")
 
 
 @settings(max_examples=25, deadline=None)
@@ -53,7 +53,7 @@ def test_metrics_from_predictions_are_those_of_the_record(seed: int, n: int, cla
         )
         probabilities = (tensor.sigmoid() if several else tensor.softmax(dim=1)).numpy()
         predicted = (probabilities > 0.5).astype(np.int64) if several else probabilities.argmax(axis=1)
-        one = Predictions(one.ids, one.targets, predicted, probabilities)
+        one = Predictions(one.ids, one.targets, predicted, probabilities, one.task)
         for name, value in expected.items():
             metric = name.removeprefix("test/")
             assert score(metric, one) == pytest.approx(value, abs=2e-5), metric
@@ -152,7 +152,8 @@ def test_nothing_to_find_is_found_as_often_as_it_says() -> None:
 def test_predictions_come_back_from_their_file(several: bool) -> None:
     one = drawn(0, several=several)
     path = Path("predictions.parquet")
-    write_predictions(path, ids=list(one.ids), targets=one.targets, probabilities=one.scores.astype(np.float32))
+    p = one.scores.astype(np.float32)
+    write_predictions(path, ids=list(one.ids), targets=one.targets, predicted=one.predicted, probabilities=p)
     back = read_predictions(path)
     assert list(back["id"]) == list(one.ids)
     np.testing.assert_array_equal(back["target"], one.targets)
@@ -177,3 +178,42 @@ def test_a_large_test_of_a_metric_that_is_no_sum_makes_fewer_draws() -> None:
     found = compare_images("ece", [(arm, baseline)])
     assert found is not None
     assert found.draws == 100
+
+
+def test_metrics_of_two_classes_and_of_numbers_are_those_of_the_record() -> None:
+    random = np.random.default_rng(0)
+    ids = np.array([f"{i:03d}" for i in range(80)])
+    scores, labels = torch.from_numpy(np.round(random.normal(size=(80, 1)), 1)), random.integers(0, 2, 80)
+    expected = evaluate(scores, torch.from_numpy(labels), task="binary", split="test", threshold=0.3)
+    p = torch.cat([1 - scores.sigmoid(), scores.sigmoid()], dim=1).numpy()
+    one = Predictions(ids, labels, (p[:, 1] > 0.3).astype(np.int64), p, "binary")
+    for name, value in expected.items():
+        assert score(name.removeprefix("test/"), one) == pytest.approx(value, abs=1e-6), name
+    targets, said = random.normal(size=(80, 2)) * [1, 50], random.normal(size=(80, 2)) * [1, 50]
+    numbers = Predictions(ids, targets, said, None, "regression")
+    expected = evaluate(torch.from_numpy(said), torch.from_numpy(targets), task="regression", split="test")
+    for name, value in expected.items():
+        assert score(name.removeprefix("test/"), numbers) == pytest.approx(value, rel=1e-9), name
+    with pytest.raises(ValueError, match="auroc is no metric of this task"):
+        score("auroc", numbers)
+
+
+@pytest.mark.parametrize("metric", ["mse", "mae", "rmse", "r2"])
+def test_numbers_are_compared_image_by_image(metric: str) -> None:
+    random = np.random.default_rng(1)
+    ids, targets = np.array([f"{i:03d}" for i in range(60)]), random.normal(size=(60, 1))
+    near = Predictions(ids, targets, targets + 0.3 * random.normal(size=(60, 1)), None, "regression")
+    far = Predictions(ids, targets, targets + 0.6 * random.normal(size=(60, 1)), None, "regression")
+    found = compare_images(metric, [(near, far)])
+    assert found is not None
+    assert found.difference == pytest.approx(score(metric, near) - score(metric, far))
+    assert (found.mcnemar_p, found.only_arm) == (None, None)
+    assert found.p < 0.02
+    assert (found.low > 0) if metric == "r2" else (found.high < 0)
+    if metric == "mse":
+        gaps = (near.predicted - targets)[:, 0] ** 2 - (far.predicted - targets)[:, 0] ** 2
+        expected = stats.permutation_test(
+            (gaps,), lambda x, axis: x.mean(axis=axis), permutation_type="samples", n_resamples=20_000,
+            vectorized=True, rng=0,
+        )  # fmt: skip
+        assert found.p == pytest.approx(expected.pvalue, abs=0.005)

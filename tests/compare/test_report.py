@@ -64,7 +64,11 @@ def lay_out(
         write_record(folder, record)
         ids = [f"{name:04d}.png" for name in range(images)]
         write_predictions(
-            folder / PREDICTIONS, ids=ids, targets=targets, probabilities=probabilities.astype(np.float32)
+            folder / PREDICTIONS,
+            ids=ids,
+            targets=targets,
+            predicted=predicted,
+            probabilities=probabilities.astype(np.float32),
         )
         rows = [
             {"epoch": e, "step": 13 * e, "val/accuracy_micro": min(1.0, 0.2 + 0.1 * e * (skill / 2)), "seconds": e * 2.0}

@@ -75,7 +75,7 @@ def test_choices_and_values_reach_the_config() -> None:
         ("trainer.precision=fp16", "trainer.precision=fp16: must be one of auto, 32-true"),
         (
             "trainer.monitor=val/accuracy",
-            "trainer.monitor=val/accuracy: there is no such metric. Did you mean 'val/accuracy_m",
+            "trainer.monitor=val/accuracy: there is no such metric. Did you mean 'val/accuracy_",
         ),
         ("loss.class_weights=some", "loss.class_weights=some: must be none, balanced or a list"),
         ("loss.label_smoothing=1", "loss.label_smoothing=1.0: must be below 1."),

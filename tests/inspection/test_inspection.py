@@ -17,15 +17,24 @@ from headstart.records.store import write_record
 from headstart.records.tables import write_predictions
 
 
-def written(targets: np.ndarray, probabilities: np.ndarray, *, task: str = "multiclass") -> Path:
+def written(
+    targets: np.ndarray, probabilities: np.ndarray, *, task: str = "multiclass", threshold: float | None = None
+) -> Path:
     record: RunRecord = made(ARMS[0], 0, 0.5)
     names = [f"c{i}" for i in range(probabilities.shape[1])]
     record.data = {**record.data, "class_names": names, "task": task}
+    record.threshold = threshold
+    above = threshold or 0.5
+    predicted = {
+        "multiclass": probabilities.argmax(axis=1),
+        "multilabel": (probabilities > above).astype(int),
+        "binary": (probabilities[:, 1] > above).astype(int),
+    }[task]
     folder = Path("run")
     folder.mkdir()
     write_record(folder, record)
     ids = [f"{i}.png" for i in range(len(targets))]
-    write_predictions(folder / "predictions.parquet", ids=ids, targets=targets, probabilities=probabilities.astype(np.float32))  # fmt: skip
+    write_predictions(folder / "predictions.parquet", ids=ids, targets=targets, predicted=predicted, probabilities=probabilities.astype(np.float32))  # fmt: skip
     return folder
 
 
@@ -57,6 +66,24 @@ def test_several_labels() -> None:
     ]  # fmt: skip
     assert confused_pairs(tested, 5) == []
     assert sum(calibration(tested).counts) == 6
+
+
+def test_two_classes_are_told_apart_by_the_threshold() -> None:
+    targets = np.array([0, 0, 1, 1])
+    p = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]])
+    tested = read_tested(written(targets, p, task="binary", threshold=0.3))
+    assert [(one.id, one.target, one.said, one.probability) for one in worst_mistakes(tested, 5)] == [
+        ("2.png", "c1", "c0", pytest.approx(0.8)), ("1.png", "c0", "c1", pytest.approx(0.4)),
+    ]  # fmt: skip
+    assert {(one.target, one.said, one.count) for one in confused_pairs(tested, 5)} == {
+        ("c0", "c1", 1), ("c1", "c0", 1),
+    }  # fmt: skip
+
+
+def test_the_calibration_of_two_classes_is_that_of_the_positive_one() -> None:
+    """Not of the likelier one, by which both images would share a bin, one right and one wrong."""
+    tested = read_tested(written(np.array([0, 0]), np.array([[0.9, 0.1], [0.1, 0.9]]), task="binary"))
+    assert calibration(tested).ece == pytest.approx((0.1 + 0.9) / 2, abs=1e-6)
 
 
 def test_a_run_is_inspected(run_tiny: RunTiny, capsys: pytest.CaptureFixture[str], photos: Path) -> None:

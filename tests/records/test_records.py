@@ -145,7 +145,11 @@ def test_rows_and_back() -> None:
 def test_predictions_keep_ids_and_exact_numbers() -> None:
     probabilities = np.array([[0.25, 0.75], [0.6, 0.4]], dtype=np.float32)
     digest = write_predictions(
-        Path("p.parquet"), ids=["a", "b"], targets=np.array([1, 1]), probabilities=probabilities
+        Path("p.parquet"),
+        ids=["a", "b"],
+        targets=np.array([1, 1]),
+        predicted=np.array([1, 0]),
+        probabilities=probabilities,
     )
     table = pyarrow.parquet.read_table("p.parquet").to_pydict()
     assert table["id"] == ["a", "b"]

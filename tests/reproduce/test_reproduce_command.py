@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tests.compare.test_compare import ARMS, made
 from tests.conftest import RunTiny, make_photos, tiny_config
 from tests.fake_wandb import FakeWandb
 from tests.reproduce.test_identical import MOVING, elsewhere
@@ -88,6 +89,24 @@ def test_reproductions_are_no_new_results(run_tiny: RunTiny, capsys: Capture) ->
     folder, _ = run_tiny(*MOVING)
     main(["reproduce", str(folder)])
     assert [path for path, _ in find_runs([Path("outputs")])[0]] == [folder]
+
+
+def test_tolerances_of_numbers_have_no_unit() -> None:
+    record = made(ARMS[0], 0, 0.5)
+    record.data = {**record.data, "sizes": {"test": 10}}
+    record.metrics = {
+        "test/r2": -9.0,
+        "test/rmse": 3000.0,
+        "test/mae": 0.002,
+        "test/mse": 9e6,
+        "val/threshold": 0.3,
+    }
+    found = {check.name: check.tolerance for check in check_metrics(record, record, siblings=())}
+    # 2 % of an error, and of 1 - R2, which is one; what one test image is worth cannot be said
+    expected = {"test/r2": 0.2, "test/rmse": 60.0, "test/mae": 0.00004, "test/mse": 180_000.0}
+    assert found == pytest.approx(expected)
+    record.metrics = {"val/f1": 0.9, "val/threshold": 0.3}
+    assert [check.name for check in check_metrics(record, record, siblings=())] == ["val/f1"]
 
 
 def test_tolerances_are_the_spread_of_the_seeds(run_tiny: RunTiny) -> None:

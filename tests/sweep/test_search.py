@@ -425,13 +425,13 @@ def test_one_launch_at_a_time_is_at_a_search(bench: Bench) -> None:
 )  # fmt: skip
 def test_a_metric_or_direction_that_cannot_be_is_refused(search: TrialsConfig, said: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check_metric(search, task="multiclass", monitor="val/accuracy_micro")
+        check_metric(search, task="multiclass", classes=10, monitor="val/accuracy_micro")
     assert said in str(error.value)
 
 
 def test_less_of_a_loss_is_better(bench: Bench) -> None:
     right = RandomConfig(metric="val/log_loss", direction="minimize")
-    check_metric(right, task="multiclass", monitor="val/accuracy_micro")
+    check_metric(right, task="multiclass", classes=10, monitor="val/accuracy_micro")
     with Search(bench.folder, _written(bench, right), right, output_dir=bench.output_dir):
         storage = f"sqlite:///{bench.folder / 'search.db'}"
         assert (

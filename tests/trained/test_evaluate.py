@@ -389,7 +389,7 @@ from pathlib import Path
 import numpy as np
 from headstart.records.amend import Predicted, add_evaluations
 folder, who, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-said = Predicted(["a"], np.array([0]), np.array([[0.5, 0.5]], dtype=np.float32))
+said = Predicted(["a"], np.array([0]), np.array([1]), np.array([[0.5, 0.5]], dtype=np.float32))
 print("ready", flush=True)
 for i in range(count):
     entry = {"metrics": {"accuracy_micro": i / count}, "data": {"examples": 1}}

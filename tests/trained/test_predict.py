@@ -132,6 +132,12 @@ def test_grad_cam_looks_where_the_class_is() -> None:
     found = grad_cam(model, image, target=0)
     assert float(found[:24, :24].min()) > 0.9
     assert float(found[40:, 40:].max()) < 0.01
+    # what speaks against more red: nothing here, and all of it where the score is turned
+    assert not grad_cam(model, image, target=0, against=True).any()
+    turned = torch.nn.Linear(3, 3, bias=False)
+    with torch.no_grad():
+        turned.weight.copy_(-torch.eye(3))
+    torch.testing.assert_close(grad_cam(Classifier(Reds(), turned), image, target=0, against=True), found)
 
 
 def test_no_maps_no_grad_cam() -> None:

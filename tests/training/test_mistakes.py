@@ -12,6 +12,7 @@ from tests.conftest import RunTiny
 
 from headstart.data.pictures import thumbnail
 from headstart.errors import DataError, RecordError
+from headstart.records.mistakes import misses
 from headstart.records.tables import read_predictions
 from headstart.records.thumbnails import read_thumbnails, write_thumbnails
 from headstart.training.mistakes import choose_mistakes
@@ -22,15 +23,21 @@ def test_mistakes_are_taken_from_the_classes_in_turn_the_worst_first() -> None:
     probabilities = np.array(
         [[0.1, 0.8, 0.1], [0.4, 0.5, 0.1], [0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.95, 0.05, 0.0], [0.0, 0.1, 0.9]]
     )
-    assert choose_mistakes(targets, probabilities, count=10) == [4, 0, 3, 1]
-    assert choose_mistakes(targets, probabilities, count=2) == [4, 0]
-    assert choose_mistakes(targets, probabilities, count=0) == []
+    predicted = probabilities.argmax(axis=1)
+    assert choose_mistakes(targets, predicted, probabilities, count=10) == [4, 0, 3, 1]
+    assert choose_mistakes(targets, predicted, probabilities, count=2) == [4, 0]
+    assert choose_mistakes(targets, predicted, probabilities, count=0) == []
 
 
 def test_with_several_labels_one_wrong_label_is_a_mistake() -> None:
     targets = np.array([[1, 0], [1, 1], [0, 1]])
     probabilities = np.array([[0.9, 0.2], [0.6, 0.1], [0.7, 0.8]])
-    assert choose_mistakes(targets, probabilities, count=5) == [1, 2]
+    assert choose_mistakes(targets, (probabilities > 0.5).astype(int), probabilities, count=5) == [1, 2]
+    # above 0.15 the second image lacks its second label still, and the first has one too many
+    assert choose_mistakes(targets, (probabilities > 0.15).astype(int), probabilities, count=5) == [1, 2, 0]
+    # at 0.75 the second label is right, although its probability is further off than that of the first
+    found = misses(np.array([[1, 0]]), np.array([[0, 0]]), np.array([[0.6, 0.7]]))
+    assert (found.places.tolist(), found.label.tolist(), found.of_target.tolist()) == ([0], [0], [0.6])
 
 
 def test_a_run_keeps_pictures_of_its_mistakes_alone(run_tiny: RunTiny) -> None:

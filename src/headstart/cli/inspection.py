@@ -28,19 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the mistakes, and draw them."""
     from headstart.errors import ConfigError
-    from headstart.inspection.mistakes import calibration, confused_pairs, described, read_tested, worst_mistakes
+    from headstart.inspection.mistakes import (
+        calibration,
+        confused_pairs,
+        described,
+        read_tested,
+        tested_record,
+        worst_mistakes,
+    )
     from headstart.inspection.pictures import Tile, draw_calibration, draw_sheet
 
     if arguments.count < 1:
         raise ConfigError(f"--count {arguments.count}: must be at least 1.")
+    if tested_record(arguments.run).data.get("task") == "regression":
+        return _run_numbers(arguments)
     tested = read_tested(arguments.run)
     mistakes, pairs = worst_mistakes(tested, arguments.count), confused_pairs(tested, arguments.count)
     found = calibration(tested)
-    folder: Path = arguments.output or arguments.run / "inspection"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output: cannot write to {folder} ({error.strerror}).") from error
+    folder = _folder(arguments)
     drawn = [folder / "calibration.png"]
     draw_calibration(found, drawn[0], title=tested.record.id)
     tiles = [
@@ -59,12 +64,66 @@ def run(arguments: argparse.Namespace) -> int:
             "mistakes": described(mistakes),
             "confused": [vars(pair) for pair in pairs],
             "calibration": vars(found),
+            **({} if tested.record.threshold is None else {"threshold": tested.record.threshold}),
             "pictures": [str(path) for path in drawn],
         }
         print(json.dumps(value, indent=1, ensure_ascii=False))
         return 0
     _print(mistakes, pairs)
+    if tested.record.threshold is not None:
+        print(f"threshold {tested.record.threshold:.4f}")
     print(f"expected calibration error {found.ece:.4f}")
+    for path in drawn:
+        print(f"Picture: {path}")
+    return 0
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    from headstart.errors import ConfigError
+
+    folder: Path = arguments.output or arguments.run / "inspection"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output: cannot write to {folder} ({error.strerror}).") from error
+    return folder
+
+
+def _run_numbers(arguments: argparse.Namespace) -> int:
+    """The same for a run that predicts numbers: the largest errors, and how good each number is."""
+    from headstart.inspection.numbers import described, draw_numbers, qualities, read_numbers, worst_errors
+    from headstart.inspection.pictures import Tile, draw_sheet
+
+    tested = read_numbers(arguments.run)
+    errors, found = worst_errors(tested, arguments.count), qualities(tested)
+    folder = _folder(arguments)
+    drawn = [folder / "numbers.png"]
+    draw_numbers(tested, drawn[0])
+    tiles = [
+        Tile(one.picture, (f"{one.name} {one.target:.6g}", f"said {one.said:.6g}")) for one in errors if one.picture
+    ]
+    if tiles:
+        drawn.append(folder / "mistakes.png")
+        draw_sheet(tiles, drawn[-1], title="largest errors: what it is and what was said")
+    if arguments.images:
+        drawn.append(folder / "gradcam.png")
+        _draw_cams(arguments.run, arguments.images, arguments.target, drawn[-1])
+    if arguments.format == "json":
+        value = {
+            "errors": described(errors),
+            "numbers": [vars(one) for one in found],
+            "pictures": [str(path) for path in drawn],
+        }
+        print(json.dumps(value, indent=1, ensure_ascii=False))
+        return 0
+    for one in found:
+        print(f"{one.name}: R2 {one.r2:.4f}, RMSE {one.rmse:.6g}, MAE {one.mae:.6g}, bias {one.bias:+.6g}")
+    print("Largest errors:")
+    for error in errors:
+        print(
+            f"  {error.id}: {error.name} {error.target:.6g}, said {error.said:.6g} "
+            f"({error.deviations:.2f} standard deviations off)"
+        )
     for path in drawn:
         print(f"Picture: {path}")
     return 0
@@ -97,11 +156,16 @@ def _draw_cams(run: Path, images: list[Path], target: str | None, path: Path) ->
     tiles = []
     for image in find_images(images)[: MOST // 2]:
         tensor = predictor.tensor(image)
-        row = predictor.probabilities(tensor[None])[0]
-        chosen = predictor.class_names.index(target) if target is not None else int(row.argmax())
-        heat = grad_cam(predictor.model, tensor.to(predictor.device), target=chosen).double().numpy()
+        numbers, binary = predictor.task == "regression", predictor.task == "binary"
+        row = (predictor.outputs if numbers else predictor.probabilities)(tensor[None])[0]
+        likeliest = 0 if numbers else int(row.argmax())
+        chosen = predictor.class_names.index(target) if target is not None else likeliest
+        output, against = (0, chosen == 0) if binary else (chosen, False)
+        image_there = tensor.to(predictor.device)
+        heat = grad_cam(predictor.model, image_there, target=output, against=against).double().numpy()
         seen = predictor.seen(image)
-        words = (image.name, f"{predictor.class_names[chosen]} {float(row[chosen]):.2f}")
+        value = f"{float(row[chosen]):.6g}" if numbers else f"{float(row[chosen]):.2f}"
+        words = (image.name, f"{predictor.class_names[chosen]} {value}")
         tiles += [
             Tile(seen, words),
             Tile(seen, ("", "where it looks" if heat.any() else "nothing speaks for it"), heat),

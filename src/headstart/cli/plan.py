@@ -63,7 +63,10 @@ def show(prepared: Prepared, description: Description) -> None:
     sizes = ", ".join(f"{count} {name}" for name, count in facts.sizes.items())
     origin = prepared.weights.name if prepared.weights else "random"
     print(f"backbone   {config.backbone.name} ({config.weights.source}: {origin})")
-    print(f"data       {config.data.source}: {facts.num_classes} classes, {sizes}; {facts.image_size} pixels")
+    words = f"{facts.num_classes} classes"
+    if facts.task == "regression":
+        words = f"{facts.num_classes} number{'s' * (facts.num_classes != 1)}"
+    print(f"data       {config.data.source}: {words}, {sizes}; {facts.image_size} pixels")
     print(
         f"budget     {budget.total_steps} steps, {budget.total_steps / budget.steps_per_epoch:g} epochs of "
         f"{budget.steps_per_epoch}, batches of {config.data.batch_size}"

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which run and which images."""
     parser.add_argument("run", type=Path, help="folder of a completed run")
     parser.add_argument("images", nargs="+", type=Path, help="image files, or folders with images anywhere below")
-    parser.add_argument("--top", type=int, default=3, help="classes per image (default: 3)")
+    parser.add_argument("--top", type=int, help="classes per image (default: 3)")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="also draw the images with their classes: .png ..."
@@ -31,16 +31,18 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.records.pictures import check_picture
     from headstart.trained.predict import Predictor, check_kept, find_images
 
-    if arguments.top < 1:
+    if arguments.top is not None and arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: must be at least 1.")
     if arguments.plot:
         check_picture(arguments.plot)
     check_kept(arguments.run)
     images = find_images(arguments.images)
     predictor = Predictor(arguments.run)
+    if arguments.top is not None and predictor.task == "regression":
+        raise ConfigError(f"--top {arguments.top}: is for classes; {arguments.run} predicts numbers.")
     found = []
     with counted(len(images), what="images") as tell:
-        for one in predictor.predict(images, top=arguments.top):
+        for one in predictor.predict(images, top=arguments.top or 3):
             found.append(one)
             tell(len(found))
     failed = [one for one in found if one.error]
@@ -61,7 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _words(one: Prediction) -> list[str]:
+    if one.numbers:
+        return [f"{name} {number:.6g}" for name, number in one.numbers]
     return [f"{name} {probability:.2f}" for name, probability in one.classes]
+
+
+def _said(one: Prediction) -> str:
+    """What the run's threshold makes of it."""
+    return "" if one.predicted is None else f" -> {', '.join(one.predicted) or 'none'}"
 
 
 def _print(predictions: Sequence[Prediction], *, how: str) -> None:
@@ -78,4 +87,4 @@ def _print(predictions: Sequence[Prediction], *, how: str) -> None:
         writer.writerows(rows)
     else:
         for one in predictions:
-            print(f"{one.path}: {', '.join(_words(one))}")
+            print(f"{one.path}: {', '.join(_words(one))}{_said(one)}")

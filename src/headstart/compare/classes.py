@@ -53,7 +53,7 @@ class ClassGain:
 def class_gains(comparison: Comparison, row: Row) -> list[ClassGain]:
     """Gain in recall for each class, in the order of the classes; none where runs have no counts.
 
-    Where an image may have several labels, recall is that of the label at a probability of 0.5.
+    Where an image may have several labels, recall is that of the label at the run's threshold.
     """
     pairs = [(mine, other) for mine, other in comparison.pairs_of(row) if _same_classes(mine, other)]
     tables = [(_recalls(mine), _recalls(other)) for mine, other in pairs]

@@ -17,14 +17,14 @@ from headstart.compare.references import references
 from headstart.compare.results import Result
 from headstart.compare.rows import Row, flat_row, row_of
 from headstart.compare.statistics.paired import Paired, compare_pairs, decide
-from headstart.config.checks import METRICS, lower_is_better
+from headstart.config.checks import MAIN_METRIC, METRICS, lower_is_better
 from headstart.errors import RecordError, did_you_mean
 from headstart.records.evaluations import evaluated_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFAULT_METRIC = {"multiclass": "test/accuracy_micro", "multilabel": "test/map_macro"}
+DEFAULT_METRIC = {task: f"test/{name}" for task, name in MAIN_METRIC.items()}
 
 
 @dataclass(frozen=True)

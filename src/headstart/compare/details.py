@@ -61,7 +61,7 @@ class Details:
 def details_of(comparison: Comparison) -> Details:
     """All of them; predictions are read for the first `MOST_TESTED` arms."""
     paired = [row for row in comparison.rows if row.paired is not None]
-    additive = comparison.metric.rpartition("/")[2] in ADDITIVE and comparison.task != "multilabel"
+    additive = comparison.metric.rpartition("/")[2] in ADDITIVE.get(comparison.task or "multiclass", ())
     tested = paired[: MOST_TESTED if additive else MOST_RESCORED]
     tests = {row.arm: test for row in tested if (test := example_test(comparison, row)) is not None}
     of_own_test = evaluated_in(comparison.metric) is None
@@ -103,11 +103,17 @@ def predictions_of(run: Result, *, probabilities: bool, file: str = PREDICTIONS)
         found = read_predictions(run.folder / file, probabilities=probabilities)
     except RecordError:
         return None
+    task = run.task or "multiclass"
+    kind = np.float64 if task == "regression" else np.int64
+    targets, predicted = (found[key].astype(kind) for key in ("target", "predicted"))
+    if task == "regression":
+        targets, predicted = (values.reshape(len(values), -1) for values in (targets, predicted))
     return Predictions(
         ids=found["id"].astype(np.str_),
-        targets=found["target"].astype(np.int64),
-        predicted=found["predicted"].astype(np.int64),
+        targets=targets,
+        predicted=predicted,
         probabilities=found.get("probability"),
+        task=task,
     )
 
 

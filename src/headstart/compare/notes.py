@@ -86,7 +86,7 @@ def notes_of(
 
 def _at_chance(arm: Arm, row: Row, beside: Mapping[str, float], metric: str) -> bool:
     """Whether its mean is within what guessing gets: chance plus two standard errors of so many test images."""
-    known = [beside[name] for name in ("chance", "majority class") if name in beside]
+    known = [beside[name] for name in ("chance", "majority class", "majority classes") if name in beside]
     record = arm.example.record
     if not known or row.value is None or record is None or not metric.rpartition("/")[2].startswith("accuracy"):
         return False

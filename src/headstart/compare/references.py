@@ -7,7 +7,7 @@ from typing import Any
 
 from headstart.compare.arms import Arm
 from headstart.compare.results import Result
-from headstart.config.checks import lower_is_better
+from headstart.config.checks import TOP, lower_is_better
 from headstart.records.evaluations import data_at
 
 RANDOM_FEATURES = "random features"
@@ -16,8 +16,8 @@ RANDOM_FEATURES = "random features"
 def references(arms: Sequence[Arm], metric: str) -> dict[str, dict[str, float]]:
     """Key of a setting -> what needs no transfer, by name.
 
-    Chance and majority class where all runs of the setting have the same classes and the metric has such a value;
-    random features where an arm froze a random backbone (the best of several).
+    Chance and majority class, or of numbers the best constant, where all runs of the setting have the same classes
+    and the metric has such a value; random features where an arm froze a random backbone (the best of several).
     """
     by_setting: dict[str, list[Arm]] = {}
     for arm in arms:
@@ -51,6 +51,8 @@ def _without_images(runs: Sequence[Result], metric: str) -> dict[str, float]:
 
 def _of_run(data: Mapping[str, Any], metric: str) -> dict[str, float]:
     split, _, name = metric.partition("/")
+    if data.get("task") == "regression":
+        return {"best constant": 0.0} if name == "r2" else {}
     counts, sizes = data.get("class_counts") or {}, data.get("sizes") or {}
     of_split, of_train = counts.get(split), counts.get("train")
     if not of_split or not of_train or not sum(of_split):
@@ -58,6 +60,12 @@ def _of_run(data: Mapping[str, Any], metric: str) -> dict[str, float]:
     classes = len(of_split)
     if data.get("task") == "multilabel":
         return {"chance": sum(of_split) / (classes * sizes[split])} if name == "map_macro" else {}
+    if name == "average_precision":
+        return {"chance": of_split[1] / sum(of_split)}
+    if name == "accuracy_top5":
+        frequent = sorted(range(classes), key=lambda i: (-of_train[i], i))[:TOP]
+        majority = sum(of_split[i] for i in frequent) / sum(of_split)
+        return {"chance": TOP / classes, "majority classes": majority}
     if name == "accuracy_micro":
         majority = of_train.index(max(of_train))
         return {"chance": 1 / classes, "majority class": of_split[majority] / sum(of_split)}

@@ -75,7 +75,7 @@ class Result:
 
     @property
     def task(self) -> str | None:
-        """`multiclass` or `multilabel`; None where a table does not say."""
+        """`multiclass`, `multilabel`, `binary` or `regression`; None where a table does not say."""
         return str(self.record.data.get("task")) if self.record else None
 
     @property
@@ -124,7 +124,7 @@ def result_of_run(folder: Path | None, record: RunRecord) -> Result:
 
 def _setting(record: RunRecord) -> Setting:
     data = record.config["data"]
-    identity = {key: data.get(key) for key in (*IDENTITY, "classes")}
+    identity = {key: data.get(key) for key in (*IDENTITY, "classes", "positive")}
     base = json.dumps([record.data.get("fingerprint"), identity], sort_keys=True)
     key = json.dumps([base, data.get("train_size"), data.get("shots")])
     sizes = record.data.get("sizes")

@@ -18,7 +18,7 @@ from headstart.compare.statistics.across import (
     average_ranks,
 )
 
-_SCALED = ("accuracy_micro", "accuracy_macro", "map_macro", "auroc")
+_SCALED = ("accuracy_micro", "accuracy_macro", "accuracy_top5", "map_macro", "auroc", "average_precision")
 """Metrics whose best value is 1, so that chance and 1 give a scale on which data sets can be averaged."""
 
 

@@ -16,12 +16,43 @@ from headstart.errors import ConfigError, did_you_mean
 from headstart.redaction import holds_secret
 
 METRICS = {
-    "multiclass": ("accuracy_micro", "accuracy_macro", "f1_macro", "auroc", "ece", "log_loss"),
+    "multiclass": ("accuracy_micro", "accuracy_macro", "f1_macro", "auroc", "ece", "log_loss", "accuracy_top5"),
     "multilabel": ("map_macro", "f1_micro", "f1_macro", "log_loss"),
+    "binary": (
+        "auroc",
+        "average_precision",
+        "accuracy_micro",
+        "accuracy_macro",
+        "f1",
+        "precision",
+        "recall",
+        "specificity",
+        "ece",
+        "log_loss",
+    ),
+    "regression": ("r2", "rmse", "mae", "mse"),
 }
 """Names of the metrics of a task, without their split."""
 
-LOWER_IS_BETTER = ("ece", "log_loss")
+MAIN_METRIC = {"multiclass": "accuracy_micro", "multilabel": "map_macro", "binary": "auroc", "regression": "r2"}
+"""What chooses the checkpoint and is compared where nothing is said.
+
+Of two classes the one that no threshold and no share of positives moves; of numbers the one that has no unit, so
+that each of several numbers counts alike.
+"""
+
+THRESHOLDED = ("multilabel", "binary")
+"""Tasks in which a label counts as predicted above a threshold."""
+
+LOWER_IS_BETTER = ("ece", "log_loss", "mse", "mae", "rmse")
+TOP = 5
+"""`accuracy_top5` is there where there are more classes than that."""
+
+
+def metrics_of(task: str, *, classes: int) -> tuple[str, ...]:
+    """Names of the metrics, without their split, of a task with so many classes."""
+    names = METRICS[task]
+    return names if classes > TOP else tuple(name for name in names if name != "accuracy_top5")
 
 
 def lower_is_better(metric: str) -> bool:
@@ -43,6 +74,8 @@ def check(config: Config) -> None:
     _check_data(config)
     _check_augmentation(config)
     _check_monitor(config)
+    _check_threshold(config)
+    _check_loss(config)
     _check_refit(config)
     check_strategy(config.strategy)
     check_regularizers(config)
@@ -167,7 +200,20 @@ def _check_data(config: Config) -> None:
             raise ConfigError(f"data.{key}={values}: must be one number, or one per channel ({data.channels}).")
     if data.interpolation == "lanczos" and data.channels not in (1, 3, 4):
         raise ConfigError(f"data.interpolation=lanczos: is for 1, 3 or 4 channels, not {data.channels}.")
-    weights = config.loss.class_weights
+    positive = data.positive
+    if positive is not None and not isinstance(positive, str | int | float):
+        raise ConfigError(f"data.positive={positive}: must be the name of a class.")
+
+
+def _check_loss(config: Config) -> None:
+    loss = config.loss
+    if loss.gamma is not None and loss.name != "focal":
+        raise ConfigError(f"loss.gamma={loss.gamma:g}: is of the focal loss; set loss.name=focal.")
+    if loss.label_smoothing and loss.name == "focal":
+        raise ConfigError(
+            f"loss.label_smoothing={loss.label_smoothing:g}: the focal loss is of whole labels; choose one of them."
+        )
+    weights = loss.class_weights
     if not (weights in ("none", "balanced") or isinstance(weights, list)):
         raise ConfigError(f"loss.class_weights={weights}: must be none, balanced or a list of numbers.")
     if isinstance(weights, list) and any(isinstance(w, bool) or not isinstance(w, int | float) for w in weights):
@@ -181,9 +227,18 @@ def _check_metric(metric: str) -> None:
         raise ConfigError(f"data.metric={metric}: there is no such metric.{hint}")
 
 
+def _check_threshold(config: Config) -> None:
+    threshold = config.trainer.threshold
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not is_number and threshold not in (None, "auto", "validation"):
+        raise ConfigError(f"trainer.threshold={threshold}: must be auto, validation or a number between 0 and 1.")
+
+
 def _check_refit(config: Config) -> None:
     if not config.data.refit_on_val:
         return
+    if config.trainer.threshold == "validation":
+        raise ConfigError("trainer.threshold=validation: data.refit_on_val leaves no validation to choose it on.")
     if config.trainer.early_stopping_patience is not None:
         raise ConfigError("trainer.early_stopping_patience: data.refit_on_val leaves no validation to stop by.")
     if not config.trainer.test:

@@ -18,10 +18,10 @@ from headstart.errors import ConfigError, did_you_mean
 
 PREPROCESSING = ("image_size", "channels", "mean", "std", "interpolation", "crop_pct", "augment")
 """Options of `data` that are the run's whatever is scored: its model knows no other images."""
-_KEPT = (*PREPROCESSING, "batch_size", "on_bad_image", "cache", "cache_gb", "task", "positive")
+_KEPT = (*PREPROCESSING, "batch_size", "on_bad_image", "cache", "cache_gb", "task")
 """What is as it was in the run, unless it is said."""
 READING = (
-    "batch_size", "num_workers", "on_bad_image", "classes", "download", "cache", "cache_gb", "task", "positive",
+    "batch_size", "num_workers", "on_bad_image", "classes", "download", "cache", "cache_gb", "task",
 )  # fmt: skip
 OWN = (*(f"data.{key}" for key in DATA_PLACE), "data.batch_size")
 MACHINE = ("trainer.accelerator", "trainer.precision", "trainer.threads")
@@ -51,6 +51,9 @@ def with_data(config: Config, overrides: Sequence[str], *, config_dirs: tuple[st
     if "data" not in given:
         data |= {key: value for key, value in plain.items() if key not in _SHARED}
     data |= {key: plain[key] for key in _KEPT if key in data}
+    if data["task"] == "binary":  # which class is which is decided by their names
+        data["task"] = "auto"
+    data["positive"] = None
     return _put(config, data, [text for key, text in given.items() if key != "data"], config_dirs)
 
 

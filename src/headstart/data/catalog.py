@@ -46,7 +46,7 @@ class Catalog:
     def _label(self, examples: Examples, index: int) -> str:
         target = examples.targets[index]
         if target.dtype.kind == "f":
-            return ",".join(f"{number:.17g}" for number in target.tolist())
+            return ",".join(repr(float(number)) for number in np.atleast_1d(target))
         if target.ndim == 0:
             return self.source.class_names[int(target)]
         return ",".join(name for name, has in zip(self.source.class_names, target, strict=True) if has)

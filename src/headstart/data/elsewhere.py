@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,14 +58,17 @@ def load_elsewhere(
     no such split, or there are classes that the run does not know, unless `ignore_unknown` leaves their images out.
     """
     source = chosen_source(data)
-    if (source.task == "multilabel") != (task == "multilabel"):
-        raise DataError(f"data: is {source.task}, and the run is {task}.")
+    if _kind(source.task) != _kind(task):
+        raise DataError(f"data: its images have {_kind(source.task)}, and the run's {_kind(task)}.")
     chosen, parts = _parts(source, split)
     places = _places(source.class_names, class_names, names)
-    unknown = _unknown(source, parts, places)
+    numbers = task == "regression"
+    if numbers and (lacking := sorted(set(range(len(class_names))) - set(places))):
+        raise DataError(f"data: has no {class_names[lacking[0]]!r}; the run predicts {', '.join(class_names)}.")
+    unknown = _unknown(source, parts, places) if not numbers else {}
     if unknown and not ignore_unknown:
         raise DataError(_unknown_words(unknown, class_names))
-    several = task == "multilabel"
+    several = task in ("multilabel", "regression")
     targets = [_targets(part.targets, places, len(class_names), several=several) for part in parts]
     kept = [
         np.arange(len(part.ids)) if several else np.flatnonzero(own >= 0)
@@ -88,7 +92,7 @@ def load_elsewhere(
         num_workers=num_workers,
     )
     counts = module.facts.class_counts["test"]
-    absent = tuple(name for name, count in zip(class_names, counts, strict=True) if not count)
+    absent = () if numbers else tuple(name for name, n in zip(class_names, counts, strict=True) if not n)
     return Elsewhere(module, chosen, absent, unknown)
 
 
@@ -162,16 +166,18 @@ def _unknown_words(unknown: Mapping[str, int], class_names: Sequence[str]) -> st
     )
 
 
-def _targets(
-    own: npt.NDArray[np.int64], places: Sequence[int], classes: int, *, several: bool
-) -> npt.NDArray[np.int64]:
+def _kind(task: Task) -> str:
+    return {"multilabel": "several labels each", "regression": "numbers"}.get(task, "one class each")
+
+
+def _targets(own: npt.NDArray[Any], places: Sequence[int], classes: int, *, several: bool) -> npt.NDArray[Any]:
     """The run's targets; -1 where an image's class is none of its."""
     if not several:
         return np.asarray(places, dtype=np.int64)[own]
-    found = np.zeros((len(own), classes), dtype=np.int64)
+    found = np.zeros((len(own), classes), dtype=own.dtype)
     for column, place in enumerate(places):
-        if place >= 0:
-            found[:, place] |= own[:, column] > 0
+        if place >= 0:  # several of the data's labels may be one of the run's
+            found[:, place] = own[:, column] if own.dtype.kind == "f" else found[:, place] | (own[:, column] > 0)
     return found
 
 
@@ -182,7 +188,7 @@ class _Chosen:
         self,
         parts: Sequence[Examples],
         kept: Sequence[npt.NDArray[np.int64]],
-        targets: npt.NDArray[np.int64],
+        targets: npt.NDArray[Any],
     ) -> None:
         self._places = [(part, int(i)) for part, rows in zip(parts, kept, strict=True) for i in rows]
         self.ids = [part.ids[i] for part, i in self._places]

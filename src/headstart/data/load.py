@@ -24,7 +24,8 @@ from headstart.data.source import Source
 from headstart.data.split import check_classes, class_counts
 from headstart.data.splitting import split_source
 from headstart.data.subset import Split
-from headstart.errors import DataError
+from headstart.data.targets import target_statistics
+from headstart.errors import ConfigError, DataError
 from headstart.facts import DataFacts, InputSpec
 
 __all__ = ["bit_image_size", "chosen_source", "load_data", "open_source", "split_source"]
@@ -53,14 +54,16 @@ def load_data(
     examples cannot be read, are too few, or leave a class out of a split.
     """
     source = chosen_source(data)
-    classes = len(source.class_names)
-    if classes < 2 and source.task != "regression":
+    classes, numbers = len(source.class_names), source.task == "regression"
+    if numbers and data.sampling == "balanced":
+        raise ConfigError("data.sampling=balanced: evens out classes; these targets are numbers.")
+    if classes < 2 and not numbers:
         raise DataError(
             f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed."
         )
     found = scan(source, threads=threads, on_bad_image=data.on_bad_image, fresh=fresh)
     splits = split_source(source, data, found.usable)
-    for name, split in splits.items():
+    for name, split in splits.items() if not numbers else ():
         check_classes(split.targets, name, source.class_names)
     return data_module(splits, source=source, found=found, data=data, spec=spec, seed=seed, num_workers=num_workers)
 
@@ -77,9 +80,12 @@ def data_module(
 ) -> ImageDataModule:
     """The data module of splits of a source that has been read.
 
-    Raises DataError where there is no way from the channels of its images to `data.channels`.
+    Raises DataError where there is no way from the channels of its images to `data.channels`, or where numbers
+    to train on cannot be.
     """
-    classes = len(source.class_names)
+    classes, numbers = len(source.class_names), source.task == "regression"
+    trained_on = splits["train"].targets if numbers and "train" in splits else None
+    mean, std = target_statistics(trained_on, source.class_names) if trained_on is not None else ((), ())
     first = next(iter(splits.values()))
     as_channels(first.examples.image(int(first.indices[0])), data.channels)  # wrong channels are said now
     facts = DataFacts(
@@ -88,10 +94,14 @@ def data_module(
         channels=data.channels,
         image_size=spec.size,
         sizes={name: len(split.indices) for name, split in splits.items()},
-        class_counts={name: class_counts(split.targets, classes) for name, split in splits.items()},
+        class_counts={
+            name: () if numbers else class_counts(split.targets, classes) for name, split in splits.items()
+        },
         fingerprint=found.fingerprint,
         split_fingerprint=split_fingerprint({name: split.ids for name, split in splits.items()}),
         skipped=found.skipped,
+        target_mean=mean,
+        target_std=std,
     )
     pixels = replace(spec, mean=(), std=())  # what is kept has not been normalised
     return ImageDataModule(

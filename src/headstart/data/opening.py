@@ -14,6 +14,7 @@ from headstart.config.schema.data import (
     TorchvisionConfig,
 )
 from headstart.data.class_subset import of_classes
+from headstart.data.positive import with_positive
 from headstart.data.source import Source
 from headstart.data.task import as_task
 from headstart.errors import ConfigError, DataError
@@ -34,6 +35,8 @@ def chosen_source(data: DataConfig) -> Source:
     if data.classes is not None:
         source = of_classes(source, data.classes)
     source = as_task(source, data.task)
+    if data.positive is not None:
+        source = with_positive(source, data.positive)
     return source if data.group_pattern is None else _grouped(source, data.group_pattern)
 
 

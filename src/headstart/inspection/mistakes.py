@@ -61,6 +61,8 @@ class Tested:
     record: RunRecord
     ids: npt.NDArray[np.str_]
     targets: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    """By the threshold that the run chose."""
     probabilities: npt.NDArray[np.float64]
     pictures: dict[str, bytes]
 
@@ -74,24 +76,38 @@ class Tested:
         """Whether an image may have several labels."""
         return self.targets.ndim == 2
 
+    @property
+    def binary(self) -> bool:
+        """Whether one of two classes is looked for."""
+        return self.record.data.get("task") == "binary"
 
-def read_tested(folder: Path) -> Tested:
-    """Read a run's predictions; raises RecordError where it was not tested, naming what is missing."""
+
+def tested_record(folder: Path) -> RunRecord:
+    """A run's record; raises RecordError where it was not tested, naming what is missing."""
     record = read_record(folder)
     if not (folder / PREDICTIONS).is_file():
         why = "it was not tested" if record.status == "completed" else f"it is {record.status}"
         raise RecordError(f"{folder}: has no {PREDICTIONS} ({why}).")
+    return record
+
+
+def read_tested(folder: Path) -> Tested:
+    """Read the predictions of a run whose test images have classes; raises RecordError as above."""
+    record = tested_record(folder)
     found = read_predictions(folder / PREDICTIONS)
     targets, probabilities = found["target"].astype(np.int64), found["probability"].astype(np.float64)
-    if probabilities.ndim != 2 or probabilities.shape[1] != len(record.data.get("class_names") or []):
+    predicted = found["predicted"].astype(np.int64)
+    classes = len(record.data.get("class_names") or [])
+    if predicted.shape != targets.shape or probabilities.ndim != 2 or probabilities.shape[1] != classes:
         raise RecordError(f"{folder / PREDICTIONS}: does not fit the classes of {folder.name}.")
-    return Tested(record, found["id"].astype(np.str_), targets, probabilities, read_thumbnails(folder / THUMBNAILS))
+    pictures = read_thumbnails(folder / THUMBNAILS)
+    return Tested(record, found["id"].astype(np.str_), targets, predicted, probabilities, pictures)
 
 
 def worst_mistakes(tested: Tested, count: int) -> list[Mistake]:
     """The mistakes whose target the model thought least likely, the worst first."""
     names, p = tested.class_names, tested.probabilities
-    found = misses(tested.targets, p)
+    found = misses(tested.targets, tested.predicted, p)
     mistakes = []
     for i in found.places[:count]:
         name, of_target = names[found.label[i]], float(found.of_target[i])
@@ -100,7 +116,8 @@ def worst_mistakes(tested: Tested, count: int) -> list[Mistake]:
             true, said = (name, f"not {name}") if there else (f"not {name}", name)
             sure = 1 - of_target
         else:
-            true, said, sure = name, names[int(p[i].argmax())], float(p[i].max())
+            said = names[tested.predicted[i]]
+            true, sure = name, float(p[i, tested.predicted[i]])
         id = str(tested.ids[i])
         mistakes.append(Mistake(id, true, said, sure, of_target, tested.pictures.get(id)))
     return mistakes
@@ -112,7 +129,7 @@ def confused_pairs(tested: Tested, count: int) -> list[Confusion]:
         return []
     names = tested.class_names
     table = np.zeros((len(names), len(names)), dtype=np.int64)
-    np.add.at(table, (tested.targets, tested.probabilities.argmax(axis=1)), 1)
+    np.add.at(table, (tested.targets, tested.predicted), 1)
     of = table.sum(axis=1)
     np.fill_diagonal(table, 0)
     order = np.argsort(-table, axis=None, kind="stable")[:count]
@@ -124,9 +141,11 @@ def calibration(tested: Tested) -> Calibration:
     """15 equal bins of confidence (Guo et al. 2017, eq. 1 to 3), those without images left out.
 
     One class per image: the confidence of the predicted class, and whether it is right. Several labels: each
-    label's probability, and whether the image has it.
+    label's probability, and whether the image has it; of two classes that of the positive one.
     """
-    if tested.several:
+    if tested.binary:
+        confidence, right = tested.probabilities[:, 1], tested.targets == 1
+    elif tested.several:
         confidence, right = tested.probabilities.ravel(), tested.targets.ravel() == 1
     else:
         confidence = tested.probabilities.max(axis=1)

@@ -12,7 +12,7 @@ from headstart.config.schema.head import HeadConfig
 from headstart.errors import ConfigError
 from headstart.facts import InputSpec, LayerMap
 from headstart.models import timm_backbone, torchvision_backbone
-from headstart.models.heads import build_head
+from headstart.models.heads import Units, build_head
 from headstart.models.layer_groups import backbone_groups, keep_first, layer_map, run_once
 from headstart.models.loading import LoadReport, require_complete
 from headstart.models.weights import WeightsFile, read_for
@@ -22,7 +22,7 @@ LIBRARIES: dict[str, ModuleType] = {"timm": timm_backbone, "torchvision": torchv
 
 
 class Classifier(nn.Module):
-    """Normalised images (n, channels, height, width) -> class scores (n, classes)."""
+    """Normalised images (n, channels, height, width) -> class scores or numbers (n, outputs)."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Classifier(nn.Module):
         self.head = head
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores before softmax or sigmoid."""
+        """Scores before softmax or sigmoid; numbers in the data's own units."""
         scores: torch.Tensor = self.head(self.backbone(images))
         return scores
 
@@ -66,10 +66,12 @@ def build_classifier(
     weights: WeightsFile | None,
     seed: int,
     first_k: int | None = None,
+    units: Units | None = None,
 ) -> Built:
     """Build a model; initial values are drawn from `seed` and no other random state is touched.
 
-    With `first_k`, only the first k layer groups come from the weights. Raises ConfigError where the backbone
+    `classes` counts the outputs; with `units` they are numbers in these. With `first_k`, only the first k layer
+    groups come from the weights. Raises ConfigError where the backbone
     cannot take such images or has not k groups in order, WeightsError where the weights do not fit.
     """
     state = read_for(weights, name=name, library=library) if weights else None
@@ -91,7 +93,7 @@ def build_classifier(
             keep_first(first_k, backbone, fresh, groups, problem=problem)
             backbone = fresh
         torch.manual_seed(derive(seed, "init", "head" if first_k is None else "fresh head"))
-        model = Classifier(backbone, build_head(head, features=features[0], classes=classes))
+        model = Classifier(backbone, build_head(head, features=features[0], outputs=classes, units=units))
     return Built(model, layer_map(model, groups, order_problem=problem), report)
 
 

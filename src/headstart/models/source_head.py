@@ -101,7 +101,10 @@ def _whole(
 
 def _head_of_run(weights: WeightsFile, *, pool: str) -> nn.Linear:
     """The head of an earlier run, where it is one linear layer, on features that were pooled alike."""
-    before = read_record(weights.path.parent.parent).config["head"]["pool"]
+    record = read_record(weights.path.parent.parent)
+    if (task := record.data.get("task")) in ("binary", "regression"):
+        raise WeightsError(f"{weights.said}: the head of that run ({task}) tells no classes apart.")
+    before = record.config["head"]["pool"]
     if before != pool:
         raise WeightsError(f"{weights.said}: the head of that run stands on head.pool={before}, not {pool}.")
     state = {key: value for key, value in read_state(weights.path).items() if key.startswith("head.")}

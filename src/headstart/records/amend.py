@@ -29,7 +29,8 @@ class Predicted:
 
     ids: list[str]
     targets: npt.NDArray[Any]
-    probabilities: npt.NDArray[np.float32]
+    predicted: npt.NDArray[Any]
+    probabilities: npt.NDArray[np.float32] | None
 
 
 @contextmanager
@@ -77,6 +78,7 @@ def add_evaluations(
                     folder / predictions_name(name),
                     ids=of.ids,
                     targets=of.targets,
+                    predicted=of.predicted,
                     probabilities=of.probabilities,
                 )
                 there[name]["predictions"] = {"file": predictions_name(name), "sha256": digest}

@@ -70,6 +70,7 @@ class RunRecord:
     data: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     determinism: dict[str, Any] = field(default_factory=dict)
+    threshold: float | None = None
     predictions_sha256: str | None = None
     final_weights: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -130,6 +131,11 @@ def _check_shapes(value: dict[str, Any]) -> None:
         for key, number in value.get(name, {}).items():
             if number is not None and (not isinstance(number, int | float) or isinstance(number, bool)):
                 raise RecordError(f"has a {name}.{key} that is no number")
+    threshold = value.get("threshold")
+    if threshold is not None and (
+        not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 < threshold < 1
+    ):
+        raise RecordError("has a threshold that is no number between 0 and 1")
     for name in ("final_weights", "files"):
         if not all(isinstance(digest, str) for digest in value.get(name, {}).values()):
             raise RecordError(f"has {name} that are no digests")

@@ -57,38 +57,37 @@ def write_predictions(
     path: Path,
     *,
     ids: Sequence[str],
-    targets: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float32],
+    targets: npt.NDArray[Any],
+    predicted: npt.NDArray[Any],
+    probabilities: npt.NDArray[np.float32] | None = None,
 ) -> str:
     """Write a row per example and return the digest of the rows.
 
-    `targets` is (n,) of class indices, or (n, classes) of 0 and 1; `probabilities` is (n, classes). An image
-    with several labels is predicted to have those whose probability is above 0.5, as its metrics count. The
-    digest covers ids, targets and probabilities, not the file's bytes, which change with the version of Parquet.
+    `targets` and `predicted` are (n,) of class indices, (n, classes) of 0 and 1, or (n, numbers) of floats, where a
+    single number stands by itself; `probabilities` is (n, classes), or None for numbers. The digest covers ids,
+    targets and probabilities or predicted numbers, not the file's bytes, which change with the version of Parquet.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
-    several = targets.ndim == 2
-    predicted = (probabilities > 0.5).astype(np.int64) if several else probabilities.argmax(axis=1)
-    column = (lambda values: list(values)) if several else (lambda values: values)
-    table = pa.table(
-        {
-            "id": pa.array(list(ids), pa.string()),
-            "target": pa.array(column(targets)),
-            "predicted": pa.array(column(predicted)),
-            "probability": pa.array(list(probabilities), pa.list_(pa.float32())),
-        }
-    )
+    def column(values: npt.NDArray[Any]) -> Any:
+        if values.dtype.kind == "f" and values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        return pa.array(list(values) if values.ndim == 2 else values)
+
+    columns = {"id": pa.array(list(ids), pa.string()), "target": column(targets), "predicted": column(predicted)}
+    if probabilities is not None:
+        columns["probability"] = pa.array(list(probabilities), pa.list_(pa.float32()))
+    table = pa.table(columns)
     write_with(path, lambda temporary: parquet.write_table(table, temporary, compression="zstd"))
-    return predictions_digest(ids, targets, probabilities)
+    return predictions_digest(ids, targets, predicted if probabilities is None else probabilities)
 
 
 def read_predictions(path: Path, *, probabilities: bool = True) -> dict[str, npt.NDArray[Any]]:
     """Columns of a predictions file: `id` (n,), `target` and `predicted` (n,) or (n, labels), and `probability`.
 
-    `probability` is (n, classes) in float64, left out where it is not asked for: most of the file is in it. Raises
-    RecordError where the file is missing or is no such table.
+    `probability` is (n, classes) in float64, left out where it is not asked for: most of the file is in it. It is
+    not there where targets are numbers. Raises RecordError where the file is missing or is no such table.
     """
     from pyarrow import ArrowException, parquet
 
@@ -113,13 +112,11 @@ def _array(column: Any) -> npt.NDArray[Any]:
     return values.astype(kind).reshape(len(column), -1) if len(column) else values.reshape(0, 0)
 
 
-def predictions_digest(
-    ids: Sequence[str], targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
-) -> str:
-    """SHA-256 hex digest over ids, targets and the exact probabilities, in their order."""
+def predictions_digest(ids: Sequence[str], targets: npt.NDArray[Any], said: npt.NDArray[Any]) -> str:
+    """SHA-256 hex digest over ids, targets and the exact probabilities or numbers, in their order."""
     digest = hashlib.sha256()
     for name in ids:
         digest.update(name.encode() + b"\0")
-    digest.update(np.ascontiguousarray(targets, dtype="<i8").tobytes())
-    digest.update(np.ascontiguousarray(probabilities, dtype="<f4").tobytes())
+    digest.update(np.ascontiguousarray(targets, dtype="<f8" if targets.dtype.kind == "f" else "<i8").tobytes())
+    digest.update(np.ascontiguousarray(said, dtype="<f4").tobytes())
     return digest.hexdigest()

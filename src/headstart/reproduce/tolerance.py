@@ -12,7 +12,7 @@ from headstart.records.store import find_runs
 
 FEWEST_SEEDS = 3
 SHARE, LOSS, CALIBRATION = 0.01, 0.02, 0.02
-"""Defaults: of accuracies and their like; of losses, as a share of the value; of the calibration error."""
+"""Defaults: of accuracies and their like; of losses and errors, a share of the value; of calibration."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def check_metrics(before: RunRecord, now: RunRecord, *, siblings: Sequence[RunRe
     seeds, where there are three seeds with that of `before`; no less than what one test example is worth, and a
     tenth of the default.
     """
-    names = [name for name in before.metrics if name.startswith("test/")] or list(before.metrics)
+    names = [name for name in before.metrics if name.startswith("test/")] or [
+        name for name in before.metrics if not name.endswith("/threshold")
+    ]
     size = (before.data.get("sizes") or {}).get("test" if names and names[0].startswith("test/") else "val") or 0
     found = []
     for name in names:
@@ -64,12 +66,17 @@ def check_metrics(before: RunRecord, now: RunRecord, *, siblings: Sequence[RunRe
 
 
 def _is_share(name: str) -> bool:
-    return not name.endswith(("log_loss", "ece"))
+    return not name.endswith(("log_loss", "ece", "mse", "mae", "r2"))
 
 
 def _default(name: str, metrics: Mapping[str, float | None]) -> float:
+    value = metrics.get(name) or 0.0
     if name.endswith("log_loss"):
-        return max(LOSS * abs(metrics.get(name) or 0.0), LOSS / 10)
+        return max(LOSS * abs(value), LOSS / 10)
+    if name.endswith(("mse", "mae")):  # in the data's own units, so that no number is small by itself
+        return LOSS * abs(value)
+    if name.endswith("r2"):  # 1 - r2 is a squared error as well
+        return max(SHARE, LOSS * abs(1 - value))
     return CALIBRATION if name.endswith("ece") else SHARE
 
 

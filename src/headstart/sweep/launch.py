@@ -68,7 +68,9 @@ def prepare_sweep(jobs: Jobs, *, command: Sequence[str], measure: float = 0.0) -
     checked, of_probes = checked[: len(jobs.jobs)], checked[len(jobs.jobs) :]
     check_resolved(further, of_probes)
     for found in checked:
-        check_metric(jobs.search, task=found.task, monitor=found.config["trainer"]["monitor"])
+        check_metric(
+            jobs.search, task=found.task, classes=found.classes, monitor=found.config["trainer"]["monitor"]
+        )
     planned = plan_sweep(
         jobs,
         checked,

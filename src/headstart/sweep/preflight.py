@@ -40,6 +40,8 @@ class Checked:
     weights: str = ""
     """Their digest; empty where all is drawn at random."""
     task: str = "multiclass"
+    classes: int = 0
+    """How many, or how many labels or numbers."""
     step_seconds: float | None = None
     """What one training step took here, where it was measured."""
 
@@ -165,6 +167,7 @@ def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
         fingerprint=prepared.facts.fingerprint,
         weights=weights,
         task=prepared.facts.task,
+        classes=prepared.facts.num_classes,
         step_seconds=step_seconds,
     )
     return _Light(prepared.config, prepared.facts.fingerprint, weights, checked)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headstart.config.checks import METRICS, check, lower_is_better
+from headstart.config.checks import check, lower_is_better, metrics_of
 from headstart.config.identity import config_hash, job_key
 from headstart.config.plain import from_plain, to_plain
 from headstart.config.schema.root import Config
@@ -52,11 +52,11 @@ def check_search(jobs: Jobs) -> None:
         check_installed(search)
 
 
-def check_metric(search: SearchConfig, *, task: str, monitor: str) -> None:
+def check_metric(search: SearchConfig, *, task: str, classes: int, monitor: str) -> None:
     """Raise ConfigError for a metric that the task has not, that trials do not have, or for its wrong direction."""
     if not isinstance(search, TrialsConfig):
         return
-    known = [f"val/{name}" for name in METRICS[task]]
+    known = [f"val/{name}" for name in metrics_of(task, classes=classes)]
     metric = searched_metric(search, monitor)
     if metric not in known:
         hint = did_you_mean(metric, known) or f" There are {', '.join(known)}."

@@ -14,6 +14,7 @@ from headstart.records.store import now
 from headstart.trained.further import Asked, Prepared
 from headstart.trained.judging import metrics_of, predicted
 from headstart.trained.scoring import Scorer, Spoiling
+from headstart.training.metrics import DEFAULT_THRESHOLD
 
 _ENVIRONMENT = ("python", "cpu", "gpu", "threads")
 _PACKAGES = ("headstart", "torch", "timm")
@@ -31,7 +32,8 @@ def evaluate(
         return
     scorer = Scorer(prepared.folder, prepared.config)
     loader = prepared.data.test_dataloader()
-    task, ids = prepared.data.facts.task, prepared.data.splits["test"].ids
+    task, split = prepared.data.facts.task, prepared.data.splits["test"]
+    ids, threshold = split.ids, prepared.record.threshold or DEFAULT_THRESHOLD
     environment = _environment(scorer, prepared.config)
     done = 0
     for names in _together(prepared.todo):
@@ -44,14 +46,14 @@ def evaluate(
             )
             done += len(ids)
             entries[name] = {
-                "metrics": metrics_of(scores, targets, task=prepared.record.data["task"]),
+                "metrics": metrics_of(scores, targets, task=task, threshold=threshold),
                 "data": _data(prepared, spoiling),
                 "finished": now(),
                 "environment": environment,
                 "weights_sha256": scorer.weights_sha256,
             }
             if asked.predictions:
-                said[name] = predicted(scores, targets, ids=ids, task=task)
+                said[name] = predicted(scores, split.targets, ids=ids, task=task, threshold=threshold)
         add_evaluations(prepared.folder, entries, predicted=said, again=asked.again)
         for name, entry in entries.items():
             yield name, entry["metrics"]

@@ -12,16 +12,17 @@ from headstart.errors import ConfigError
 from headstart.models.classifier import Classifier
 
 
-def grad_cam(model: Classifier, image: torch.Tensor, *, target: int) -> torch.Tensor:
-    """Relevance of each place of an image for a class, (height, width) of the image, from 0 to 1.
+def grad_cam(model: Classifier, image: torch.Tensor, *, target: int, against: bool = False) -> torch.Tensor:
+    """Relevance of each place of an image for an output, (height, width) of the image, from 0 to 1.
 
-    `image` is normalised, (channels, height, width). The weights of the maps are the mean gradient of the class
-    score (eq. 1), their weighted sum is cut off below zero (eq. 2) and enlarged bilinearly. The maps are the last
-    ones on which the score depends at more than one place: for a transformer that pools a class token, those
-    before its last block. All zero where nothing speaks for the class. Raises ConfigError where there are no maps.
+    `against` asks what speaks against it, as for the first of two classes. `image` is normalised, (channels,
+    height, width). The weights of the maps are the mean gradient of the output (eq. 1), their weighted sum is cut
+    off below zero (eq. 2) and enlarged bilinearly. The maps are the last ones on which the output depends at more
+    than one place: for a transformer that pools a class token, those before its last block. All zero where nothing
+    speaks for it. Raises ConfigError where there are no maps.
     """
     maps = _maps(model, image[None])
-    score = maps.pop("score")[0, target]
+    score = maps.pop("score")[0, target] * (-1 if against else 1)
     for activation in reversed(list(maps.values())):
         (gradient,) = torch.autograd.grad(score, activation, retain_graph=True, allow_unused=True)
         if gradient is None:

@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torchmetrics import functional as tm
 
 from headstart.facts import Task
 from headstart.records.amend import Predicted
-from headstart.training.metrics import evaluate
+from headstart.training.metrics import DEFAULT_THRESHOLD, evaluate, predicted_of, probabilities_of
 
 
-def metrics_of(scores: torch.Tensor, targets: torch.Tensor, *, task: Task) -> dict[str, float | None]:
+def metrics_of(
+    scores: torch.Tensor, targets: torch.Tensor, *, task: Task, threshold: float = DEFAULT_THRESHOLD
+) -> dict[str, float | None]:
     """The metrics of a test, without a split in their names; macro averages are over the classes that are there.
 
-    `scores` (n, outputs) are before softmax or sigmoid, `targets` (n,) of class indices or (n, classes) of 0 and 1.
-    Images may be taken for any class of the model, those without images among them. Of several labels per image,
-    those that no image has are left out of all metrics. None for what has no value, such as auroc of one class.
+    `scores` (n, outputs) are before softmax or sigmoid, or numbers; `targets` (n,) of class indices, (n, classes)
+    of 0 and 1, or (n, numbers). `threshold` is the one that validation chose where labels have one. Images may be
+    taken for any class of the model, those without images among them. Of several labels per image, those that no
+    image has are left out of all metrics. None for what has no value, such as auroc of one class.
     """
     if task == "multilabel":
         there = targets.bool().any(dim=0)
         scores, targets = scores[:, there], targets[:, there]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes that are not there: seen to below
-        values = evaluate(scores, targets, task=task, split="test")
+        values = evaluate(scores, targets, task=task, split="test", threshold=threshold)
     found = {name.partition("/")[2]: value for name, value in values.items()}
     if task == "multiclass":
         counts = torch.bincount(targets.long(), minlength=scores.shape[1])
         if bool((counts == 0).any()):
             found |= _of_those_there(scores.double(), targets.long(), counts > 0)
+    elif task == "binary" and len(targets.unique()) == 1:
+        found |= _of_one_class(targets, found)
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
@@ -53,8 +60,22 @@ def _of_those_there(scores: torch.Tensor, targets: torch.Tensor, there: torch.Te
     }
 
 
-def predicted(scores: torch.Tensor, targets: torch.Tensor, *, ids: Sequence[str], task: Task) -> Predicted:
-    """What the model said of each image, for the predictions beside the record."""
-    exact = scores.double()
-    probabilities = exact.sigmoid() if task == "multilabel" else exact.softmax(dim=1)
-    return Predicted(list(ids), targets.long().numpy(), probabilities.numpy().astype(np.float32))
+def _of_one_class(targets: torch.Tensor, found: Mapping[str, float]) -> dict[str, float]:
+    """What is left of the metrics of two classes where there are images of one alone."""
+    of_none = ("f1", "precision", "recall") if not bool(targets.any()) else ("specificity",)
+    return {
+        **dict.fromkeys(("auroc", "average_precision", *of_none), math.nan),
+        "accuracy_macro": found["accuracy_micro"],
+    }
+
+
+def predicted(
+    scores: torch.Tensor, targets: npt.NDArray[Any], *, ids: Sequence[str], task: Task, threshold: float
+) -> Predicted:
+    """What the model said of each image, to be kept beside the record; `targets` are as the data has them."""
+    if task == "regression":
+        said = scores.float().numpy()
+        return Predicted(list(ids), np.asarray(targets, dtype=np.float64).reshape(said.shape), said, None)
+    labels = predicted_of(scores, task=task, threshold=threshold).numpy()
+    probabilities = probabilities_of(scores, task=task).float().numpy()
+    return Predicted(list(ids), np.asarray(targets, dtype=np.int64), labels, probabilities)

@@ -12,6 +12,7 @@ from headstart.data.pictures import as_channels
 from headstart.data.source import Picture
 from headstart.data.transforms import Geometry, Normalize, evaluation_for
 from headstart.errors import RecordError
+from headstart.facts import outputs_of
 from headstart.models.classifier import Classifier, build_classifier
 from headstart.records.store import CONFIG, read_record
 from headstart.resolve import spec_of
@@ -48,15 +49,18 @@ def load_run(folder: Path) -> tuple[Classifier, Transform]:
     record = read_record(folder)
     config = read_config(folder / CONFIG)
     spec = spec_of(config)
+    names, task = len(record.data["class_names"]), str(record.data.get("task"))
     built = build_classifier(
         name=config.backbone.name,
         library=config.backbone.library,
         head=config.head,
-        classes=len(record.data["class_names"]),
+        classes=outputs_of(task, names),
         channels=config.data.channels,
         size=spec.size,
         weights=None,
         seed=config.seed,
+        # what they are lies in the weights
+        units=([0.0] * names, [1.0] * names) if task == "regression" else None,
     )
     model = built.model
     if config.strategy.name in STANDING:

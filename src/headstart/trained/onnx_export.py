@@ -18,6 +18,11 @@ from headstart.resolve import spec_of
 from headstart.trained.load import load_run
 
 TOLERANCE = 1e-4
+_OUTPUTS = {
+    "multilabel": "class scores before the sigmoid",
+    "binary": "score of the second class before the sigmoid",
+    "regression": "numbers in the data's own units",
+}
 CHECKED = 4
 """Random images that both models are asked about, in batches of this size and of one."""
 
@@ -50,9 +55,9 @@ def check_export(path: Path) -> None:
 def export_onnx(folder: Path, path: Path) -> Exported:
     """Write the model of a run to `path`, whole or not at all; `image` (n, channels, height, width) -> `scores`.
 
-    n is free. The file's metadata says how an image is brought to the input, and the class names. Raises
-    RecordError where the exported model's scores differ from the model's own by more than 1e-4 in float32, or it
-    cannot be exported.
+    n is free. The file's metadata says how an image is brought to the input, the class names and the threshold.
+    Raises RecordError where the exported model's scores differ from the model's own by more than 1e-4 in float32
+    (numbers: of their standard deviation), or it cannot be exported.
     """
     check_export(path)
     model, _ = load_run(folder)
@@ -65,7 +70,7 @@ def export_onnx(folder: Path, path: Path) -> Exported:
         import onnx
 
         onnx.save(program, str(temporary))
-        written["difference"] = largest_difference(temporary, images, expected)
+        written["difference"] = largest_difference(temporary, images, expected) / _scale(folder)
         if not written["difference"] <= TOLERANCE:
             raise RecordError(
                 f"{folder}: the exported model's scores differ by {written['difference']:.2g} from its own, more "
@@ -107,8 +112,15 @@ def preprocessing_of(folder: Path) -> dict[str, Any]:
         "mean": list(spec.mean),
         "std": list(spec.std),
         "transform": (record.data.get("transform") or {}).get("eval"),
-        "outputs": "class scores before softmax or sigmoid",
+        "outputs": _OUTPUTS.get(str(record.data.get("task")), "class scores before softmax"),
+        **({} if record.threshold is None else {"threshold": record.threshold}),
     }
+
+
+def _scale(folder: Path) -> float:
+    """What the scores are measured in: 1, or the smallest standard deviation of numbers in the data's own units."""
+    spread = read_record(folder).data.get("target_std")
+    return min(map(float, spread)) if spread else 1.0
 
 
 def _images(folder: Path) -> torch.Tensor:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
@@ -14,19 +14,25 @@ from torchvision.transforms.v2.functional import to_pil_image
 from headstart.data.image_folder import SUFFIXES
 from headstart.data.pictures import BAD_IMAGE, as_channels, open_picture, thumbnail
 from headstart.errors import DataError, RecordError
+from headstart.facts import Task
 from headstart.records.store import read_record
 from headstart.trained.load import load_run
+from headstart.training.metrics import DEFAULT_THRESHOLD, predicted_of, probabilities_of
 
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """An image with its classes, the likeliest first; `error` says why there are none."""
+    """An image with its classes, the likeliest first, or its numbers; `error` says why there are none."""
 
     path: Path
     classes: tuple[tuple[str, float], ...] = ()
     """(name, probability); with several labels per image each probability stands for itself."""
+    predicted: tuple[str, ...] | None = None
+    """The labels above the run's threshold, or of two classes the one; None where the likeliest class is it."""
+    numbers: tuple[tuple[str, float], ...] = ()
+    """(name, number in the data's own units), in place of classes where the run predicts numbers."""
     error: str | None = None
 
     def picture(self, *, side: int = 160) -> bytes:
@@ -57,7 +63,8 @@ class Predictor:
         self.record = read_record(folder)
         self.model, self.transform = load_run(folder)
         self.class_names = [str(name) for name in self.record.data["class_names"]]
-        self.several = self.record.data.get("task") == "multilabel"
+        self.task = cast(Task, self.record.data.get("task") or "multiclass")
+        self.threshold = self.record.threshold or DEFAULT_THRESHOLD
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
 
@@ -76,13 +83,17 @@ class Predictor:
         return target.getvalue()
 
     @torch.no_grad()
+    def outputs(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, channels, height, width) -> (n, outputs) in float32: scores, or numbers in the data's own units."""
+        scores: torch.Tensor = self.model(images.to(self.device)).float().cpu()
+        return scores
+
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """(n, channels, height, width) -> (n, classes) in float64."""
-        scores = self.model(images.to(self.device)).double().cpu()
-        return scores.sigmoid() if self.several else scores.softmax(dim=1)
+        return probabilities_of(self.outputs(images), task=self.task)
 
     def predict(self, paths: Sequence[Path], *, top: int) -> Iterator[Prediction]:
-        """The `top` likeliest classes of each image, in order; an image that cannot be decoded is said so."""
+        """The `top` likeliest classes of each image, or its numbers; one that cannot be decoded is said so."""
         for begin in range(0, len(paths), BATCH):
             part = paths[begin : begin + BATCH]
             tensors: dict[Path, torch.Tensor] = {}
@@ -92,22 +103,37 @@ class Predictor:
                     tensors[path] = self.tensor(path)
                 except DataError as error:
                     errors[path] = str(error)
-            rows = self.probabilities(torch.stack(list(tensors.values()))) if tensors else torch.empty(0, 0)
+            rows = self.outputs(torch.stack(list(tensors.values()))) if tensors else torch.empty(0, 0)
             of = dict(zip(tensors, rows, strict=True))
             for path in part:
                 yield Prediction(path, error=errors[path]) if path in errors else self._of(path, of[path], top)
 
     def _of(self, path: Path, row: torch.Tensor, top: int) -> Prediction:
-        values, places = row.topk(min(top, len(row)))
+        if self.task == "regression":
+            return Prediction(path, numbers=tuple(zip(self.class_names, row.tolist(), strict=True)))
+        probabilities = probabilities_of(row[None], task=self.task)[0]
+        values, places = probabilities.topk(min(top, len(probabilities)))
         pairs = zip(places.tolist(), values.tolist(), strict=True)
-        return Prediction(path, tuple((self.class_names[place], value) for place, value in pairs))
+        said: tuple[str, ...] | None = None
+        if self.task != "multiclass":
+            chosen = predicted_of(row[None], task=self.task, threshold=self.threshold)[0]
+            kept = [int(chosen)] if self.task == "binary" else chosen.nonzero()[:, 0].tolist()
+            said = tuple(self.class_names[place] for place in kept)
+        return Prediction(path, tuple((self.class_names[place], value) for place, value in pairs), said)
 
 
 def rows_of(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """A flat row per image: its path, then name and probability of each class, the likeliest first."""
+    """A flat row per image: its path, then name and probability of each class, the likeliest first.
+
+    `predicted` has the names of the labels that the run's threshold leaves, joined by commas. Of numbers a column
+    per name.
+    """
     rows = []
     for one in predictions:
         row: dict[str, Any] = {"image": str(one.path), "error": one.error}
+        row |= {f"predicted {name}" if name in row else name: number for name, number in one.numbers}
+        if one.predicted is not None:
+            row["predicted"] = ",".join(one.predicted)
         for i, (name, probability) in enumerate(one.classes, start=1):
             row |= {f"class_{i}": name, f"probability_{i}": round(probability, 6)}
         rows.append(row)

@@ -36,6 +36,7 @@ from headstart.training.distributed import rank_of
 from headstart.training.drift import moved_since, start_of
 from headstart.training.history import History
 from headstart.training.loggers import RunLogger
+from headstart.training.metrics import THRESHOLD
 from headstart.training.module import TransferModule
 from headstart.training.progress import ProgressReport
 from headstart.training.stopping import PatientInLastPhase, Pruning
@@ -84,6 +85,8 @@ class Fitted:
     best: dict[str, Any]
     scores: torch.Tensor | None
     targets: torch.Tensor | None
+    threshold: float
+    """That of the test, where labels have one."""
     epochs: int
     steps: int
     stopped_by: str
@@ -165,13 +168,14 @@ def fit(
         fold(module.model)
         if tested == "best":
             load_weights(folder / FOLDER / BEST, module.model)
+        tested_step = best.best["step"] if tested == "best" else history.last_step
+        row = next(row for row in history.rows if row["step"] == tested_step)
+        module.threshold = row.get(THRESHOLD, module.threshold)
         if test:
             _alone(None, data, budget, machine, []).test(module, datamodule=data, verbose=False)
         test_seconds = time.monotonic() - began
         moved = moved_since(start, module.model) if start else {}
 
-    tested_step = best.best["step"] if tested == "best" else history.last_step
-    row = next(row for row in history.rows if row["step"] == tested_step)
     metrics = {key: value for key, value in row.items() if key.startswith(f"{module.validation}/")}
     if test:
         metrics |= module.values
@@ -180,6 +184,7 @@ def fit(
         best=best.best,
         scores=module.scores if test else None,
         targets=module.targets if test else None,
+        threshold=module.threshold,
         epochs=int(history.rows[-1]["epoch"]),
         steps=steps,
         stopped_by="budget" if steps >= budget.total_steps else "early_stopping" if early else "max_time",

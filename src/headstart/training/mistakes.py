@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,14 +11,18 @@ from headstart.records.mistakes import misses
 
 
 def choose_mistakes(
-    targets: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], *, count: int
+    targets: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[Any],
+    *,
+    count: int,
 ) -> list[int]:
     """Places of at most `count` mistakes, taken from the classes in turn, in each the least likely target first.
 
-    `targets` is (n,) or (n, labels), `probabilities` (n, classes); what is a mistake, and of which class, is said
-    by `records.mistakes`.
+    `targets` and `predicted` are (n,) or (n, labels), `probabilities` (n, classes); what is a mistake, and of which
+    class, is said by `records.mistakes`.
     """
-    found = misses(targets, probabilities)
+    found = misses(targets, predicted, probabilities)
     turn: dict[int, int] = {}
     ranked: list[tuple[int, int, int]] = []
     for place in found.places:

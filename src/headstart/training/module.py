@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -18,7 +18,7 @@ from headstart.strategies.penalties import Penalty, Step
 from headstart.strategies.plan import Phase, TrainingPlan
 from headstart.training.freezing import frozen_modules, set_ever_trainable, set_trainable
 from headstart.training.losses import Loss
-from headstart.training.metrics import evaluate
+from headstart.training.metrics import DEFAULT_THRESHOLD, THRESHOLD, best_threshold, evaluate
 from headstart.training.mixup import Mixing
 from headstart.training.normalization import Policies
 from headstart.training.optimizers import build_optimizer, build_scheduler, rates_of
@@ -48,6 +48,7 @@ class TransferModule(pl.LightningModule):
         penalties: torch.nn.ModuleDict | None = None,
         mixing: Mixing | None = None,
         refit: bool = False,
+        threshold: float | Literal["validation"] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -61,6 +62,9 @@ class TransferModule(pl.LightningModule):
         self.mixing = mixing or Mixing()
         self.validation = "fit" if refit else "val"
         """How the metrics of the validation images are named: those that are trained on are no validation."""
+        self.chooses_threshold = threshold == "validation"
+        self.threshold = DEFAULT_THRESHOLD if threshold in (None, "validation") else float(cast(float, threshold))
+        """The probability above which a label counts as predicted; of the last validation where that chooses it."""
         self.penalties = penalties if penalties is not None else torch.nn.ModuleDict()
         self.rgn: RelativeGradientNorms | None = None
         if plan.adapts_rates:
@@ -81,7 +85,7 @@ class TransferModule(pl.LightningModule):
         set_ever_trainable(model, layers, plan)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images (n, channels, height, width) -> class scores (n, classes)."""
+        """Normalised images (n, channels, height, width) -> class scores or numbers (n, outputs)."""
         scores: torch.Tensor = self.model(images)
         return scores
 
@@ -286,4 +290,9 @@ class TransferModule(pl.LightningModule):
         self._outputs = []
         if not bool(torch.isfinite(self.scores).all()):
             raise RunFailed(f"the scores of the {split} split are not finite at step {self.global_step}.")
-        self.values = evaluate(self.scores, self.targets, task=self.task, split=split)
+        chosen: dict[str, float] = {}
+        if self.chooses_threshold and split == "val":
+            self.threshold = best_threshold(self.scores, self.targets)
+            chosen[THRESHOLD] = self.threshold
+        values = evaluate(self.scores, self.targets, task=self.task, split=split, threshold=self.threshold)
+        self.values = values | chosen

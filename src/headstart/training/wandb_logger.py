@@ -18,6 +18,7 @@ from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, RECORD
 from headstart.records.tables import METRICS, read_rows
 from headstart.records.wandb_copy import ARM_KEY, CONFIG_KEY, record_as_summary
+from headstart.training.metrics import THRESHOLD
 from headstart.training.wandb_tables import confusion_of, mistakes_of
 
 Row = dict[str, Any]
@@ -183,7 +184,7 @@ def _best(folder: Path) -> Row:
     """`best/val/accuracy_micro` and its like: the best of each validation metric over all epochs."""
     path = folder / METRICS
     rows = read_rows(path) if path.is_file() else []
-    names = dict.fromkeys(key for row in rows for key in row if key.startswith("val/"))
+    names = dict.fromkeys(key for row in rows for key in row if key.startswith("val/") and key != THRESHOLD)
     found = {}
     for name in names:
         values = [row[name] for row in rows if isinstance(row.get(name), int | float)]

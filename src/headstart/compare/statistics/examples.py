@@ -44,23 +44,24 @@ class ExampleTest:
     mcnemar_p: float | None
     """Exact, two-sided, of accuracy where there is one pair of runs and one class per image."""
     only_arm: int | None
-    """Images that the arm alone has right, summed over pairs; None where an image has several labels."""
+    """Images that the arm alone has right, summed over pairs; None where one has several labels, or numbers."""
     only_baseline: int | None
 
 
 def test_examples(metric: str, pairs: Sequence[tuple[Predictions, Predictions]]) -> ExampleTest | None:
     """Compare (arm, baseline) predictions; None where no pair is about the same images with the same labels.
 
-    `metric` is a name without its split. An image that several pairs have is one image: its differences are
-    averaged, so that more seeds do not look like more images.
+    `metric` is a name without its split. Of numbers the differences are those of squared or absolute errors, and
+    the test is the permutation test of their sign; rmse and r2 are scored anew. An image that several pairs have
+    is one image: its differences are averaged, so that more seeds do not look like more images.
     """
     pairs = [aligned for pair in pairs if (aligned := _aligned(*pair)) is not None]
     if not pairs:
         return None
-    single_label = pairs[0][0].targets.ndim == 1
-    only = _only(pairs) if single_label else (None, None)
+    task = pairs[0][0].task
+    only = _only(pairs) if task in ("multiclass", "binary") else (None, None)
     generator = np.random.default_rng(SEED)
-    if single_label and metric in ADDITIVE:
+    if metric in ADDITIVE.get(task, ()):
         found = _additive(metric, pairs, generator)
     else:
         found = _rescored(metric, pairs, generator)

@@ -90,10 +90,15 @@ class DataConfig:
         "one, and one output.",
         choices=TASKS,
     )
+    positive: Any = option(
+        None,
+        "Of two classes the one that is looked for: the model then has one output, and the task is binary.",
+        auto="both count alike",
+    )
     metric: str = option(
         "auto",
         "The metric that counts for this set, such as accuracy_macro: where trainer.monitor=auto it chooses the "
-        "checkpoint, and `compare` shows it first. `auto`: accuracy_micro of classes, map_macro of several labels.",
+        "checkpoint, and `compare` shows it first. `auto`: the task's main one.",
     )
     train_size: Any = option(
         None, "Training examples used: a count, or a share (0.1, 1.0).", above=0, auto="all there are"

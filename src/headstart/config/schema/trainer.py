@@ -38,8 +38,16 @@ class TrainerConfig:
     )
     monitor: str = option(
         "auto",
-        "Validation metric that chooses the checkpoint and stops early; `auto` is val/accuracy_micro, or "
-        "val/map_macro where an image has several labels.",
+        "Validation metric that chooses the checkpoint and stops early; `auto` is val/accuracy_micro, "
+        "val/map_macro where an image has several labels, val/auroc of data.positive, val/r2 of numbers.",
+    )
+    threshold: Any = option(
+        "auto",
+        "Probability above which a label (several per image, or data.positive) counts as predicted: a number, or "
+        "`validation`: at each validation the one of best F1 there, which the test of those weights uses. `auto`: "
+        "that, and 0.5 with data.refit_on_val.",
+        above=0,
+        below=1,
     )
     checkpoint: str = option(
         "best", "Which weights are tested: the best by `monitor`, or the last.", choices=("best", "last")
@@ -72,8 +80,15 @@ class LossConfig:
     name: str = option(
         "auto",
         "`auto`: cross-entropy where an image has one class, binary cross-entropy over the classes where it "
-        "may have several.",
-        choices=("auto", "cross_entropy", "binary_cross_entropy"),
+        "may have several and for data.positive, mse where the targets are numbers. `focal` (Lin et al. 2017, eq. "
+        "5) is for classes; `mse`, `mae` and `smooth_l1` are of targets with mean 0 and standard deviation 1.",
+        choices=("auto", "cross_entropy", "binary_cross_entropy", "focal", "mse", "mae", "smooth_l1"),
+    )
+    gamma: float | None = option(
+        None,
+        "Of the focal loss: how much less what is already right counts; 0 is cross-entropy.",
+        least=0,
+        auto="2.0 where loss.name=focal",
     )
     label_smoothing: float = option(
         0.0,
@@ -84,7 +99,7 @@ class LossConfig:
     class_weights: Any = option(
         "none",
         "`none`; `balanced`: inversely to how often a class occurs in the training split; or a list, one per "
-        "class (binary cross-entropy: the weight of its positives).",
+        "class (several labels per image: the weight of its positives). The focal loss's alpha.",
         above=0,
     )
 

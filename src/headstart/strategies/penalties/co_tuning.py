@@ -24,7 +24,7 @@ class CoTuning(Penalty):
         super().__init__()
         if parts.facts.task != "multiclass":
             raise ConfigError(
-                "regularizer=co_tuning: relates single classes; these images have several labels each."
+                f"regularizer=co_tuning: is for one class per image; this task is {parts.facts.task}."
             )
         self.strength = config.strength
         self.head = parts.source_head()
