@@ -34,17 +34,10 @@ from headstart.recording import (
     words_of,
     write_inputs,
 )
+from headstart.records.amend import rewrite
 from headstart.records.atomic import remove_leftovers, write_text
 from headstart.records.schema import RunRecord
-from headstart.records.store import (
-    CONFIG,
-    REPRODUCTIONS,
-    RUNS,
-    new_run_folder,
-    now,
-    read_record,
-    write_record,
-)
+from headstart.records.store import CONFIG, REPRODUCTIONS, RUNS, new_run_folder, now, read_record, write_record
 from headstart.redaction import redacted_output, show_traceback
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
@@ -187,7 +180,7 @@ def _train(
     if logger:
         logger.finish(record, failed=False)
         record.logger = logger.about()
-        write_record(folder, record)
+        rewrite(folder, record)
     return record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,9 +18,11 @@ from headstart.config.wandb_access import base_url, wandb_key_configured
 from headstart.environment import process_alive
 from headstart.errors import ConfigError, RecordError
 from headstart.network import reachable
+from headstart.records.atomic import plain_json
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, read_record
 from headstart.records.tables import METRICS, read_rows
+from headstart.records.wandb_copy import RECORD_KEY, record_as_summary
 
 TIMEOUT = 180
 """Seconds for one run: W&B's own `sync` tries for ever where nobody answers."""
@@ -78,8 +81,8 @@ def _sync_one(folder: Path) -> Sent:
         return Sent(folder, "none")
     if record.status == "running" and process_alive(record.environment.get("pid"), record.environment.get("host")):
         return Sent(folder, "running")
-    if _is_whole(record, _address_of(record, "")):
-        return Sent(folder, "there")
+    if _is_whole(record, address := _address_of(record, "")):
+        return _with_evaluations(folder, record, address)
     why = "W&B has not all of it"
     for log in _logs(folder, record):
         said = _send(log, folder)
@@ -87,6 +90,21 @@ def _sync_one(folder: Path) -> Sent:
             return Sent(folder, "sent")
         why = _reason(said) or why
     return Sent(folder, "failed", why)
+
+
+def _with_evaluations(folder: Path, record: RunRecord, address: str) -> Sent:
+    """Send the record anew where the run has been evaluated since W&B got it; its log stays as it is."""
+    import wandb
+
+    try:
+        run = wandb.Api(timeout=20).run(address)
+        there = json.loads(run.summary.get(RECORD_KEY) or "{}").get("evaluations") or {}
+        if there == plain_json(record.evaluations):
+            return Sent(folder, "there")
+        run.summary.update(record_as_summary(record))
+    except Exception as error:  # as it was before
+        return Sent(folder, "failed", f"its evaluations were not sent ({_short(str(error))})")
+    return Sent(folder, "sent")
 
 
 def _logs(folder: Path, record: RunRecord) -> Any:

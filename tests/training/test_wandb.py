@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import TINY
 from tests.fake_wandb import FakeWandb, Run
 
+from headstart.records.amend import add_evaluations
 from headstart.records.schema import RunRecord
 from headstart.records.store import find_runs
 
@@ -104,10 +105,22 @@ def test_online_offline_sync_compare_and_dashboard(server: FakeWandb) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "3 there already")
     assert (len(run.history), len(server.logged(run))) == before
 
+    # evaluated since: the record is sent anew, and nothing else of the run
+    found = {"stl10": {"metrics": {"accuracy_micro": 0.5}, "data": {"examples": 4}}}
+    for evaluated, _ in runs:
+        add_evaluations(evaluated, found, predicted={})
+    done = headstart(server, "sync")
+    assert (done.returncode, done.stdout.strip()) == (0, "2 sent, 1 there already"), done.stderr
+    assert headstart(server, "sync").stdout.strip() == "3 there already"
+    for evaluated, record in runs:
+        assert evaluated.is_dir()
+        check_whole(server, server.runs["fake", "headstart", record.logger["wandb_id"]], evaluated, record)
+
     done = headstart(server, "compare", "wandb:fake/headstart/mine", "--format", "json")
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout)
     here = json.loads(headstart(server, "compare", "outputs/sweeps/mine", "--format", "json").stdout)
+    assert [one["metric"] for one in there["abroad"]] == ["test@stl10/accuracy_micro"]
     assert {row["arm"]: (row["value"], row["gain"]) for row in there["rows"]} == {
         row["arm"]: (row["value"], row["gain"]) for row in here["rows"]
     }

@@ -24,6 +24,7 @@ COMMANDS = {
     "bundle": "pack a run into one file that another person can reproduce",
     "sync": "send runs to W&B that were logged offline",
     "dashboard": "make or update the W&B workspace and report of a project",
+    "evaluate": "score runs on further test sets, other images or spoilt copies of their own",
     "predict": "say what a run's model takes images for",
     "inspect": "look at what a run gets wrong, how sure it is and where it looks",
     "export": "write a run's model as ONNX, checked",

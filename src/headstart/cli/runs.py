@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _metric(sort: str | None, filters: list[str]) -> str | None:
     """The metric that the list is about, where it is sorted or filtered by one."""
     from headstart.compare.filters import parse_filter
+    from headstart.records.evaluations import PREFIX
 
     asked = [(sort or "").removeprefix("-"), *(parse_filter(text).key for text in filters)]
-    return next((key for key in asked if key.startswith(("test/", "val/"))), None)
+    return next((key for key in asked if key.startswith(("test/", "val/", PREFIX))), None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from headstart.compare.abroad import Abroad, abroad_of, flat_abroad, summed_up
 from headstart.compare.arms import Arm, group_arms
 from headstart.compare.baselines import baselines, is_baseline
 from headstart.compare.fairness import Unequal, unequal
@@ -18,6 +19,7 @@ from headstart.compare.rows import Row, flat_row, row_of
 from headstart.compare.statistics.paired import Paired, compare_pairs, decide
 from headstart.config.checks import MAIN_METRIC, METRICS, lower_is_better
 from headstart.errors import RecordError, did_you_mean
+from headstart.records.evaluations import evaluated_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +43,8 @@ class Comparison:
     unequal: tuple[Unequal, ...] = ()
     """What should be held equal and is not."""
     notes: list[str] = field(default_factory=list)
+    abroad: tuple[Abroad, ...] = ()
+    """Further test sets that the runs were evaluated on."""
     arms_by_key: Mapping[str, Arm] = field(default_factory=dict, repr=False)
 
     @property
@@ -65,6 +69,7 @@ class Comparison:
             dataclasses.asdict(row) | {"gain": dataclasses.asdict(row.gain) if row.gain else None}
             for row in self.rows
         ]
+        fields["abroad"] = [dataclasses.asdict(one) for one in self.abroad]
         fields["unequal"] = [dataclasses.asdict(one) for one in self.unequal]
         names = {arm.setting.key: _setting_name(arm) for arm in self.arms_by_key.values()}
         fields["references"] = {names[key]: value for key, value in self.references.items()}
@@ -77,15 +82,20 @@ class Comparison:
 
         return pd.DataFrame(self.flat_rows())
 
-    def flat_rows(self) -> list[dict[str, Any]]:
-        """A flat row per arm, for tables and files."""
-        return [flat_row(row, self.metric) for row in self.rows]
+    def flat_rows(self, *, every: bool = False) -> list[dict[str, Any]]:
+        """A flat row per arm, for tables and files; with `every` corruption and strength by itself."""
+        columns = self.abroad if every else summed_up(self.abroad)
+        return [flat_row(row, self.metric) | flat_abroad(columns, row.key) for row in self.rows]
 
     def pairs_of(self, row: Row) -> list[tuple[Result, Result]]:
         """(run, run of the baseline) of each pair that has the metric."""
         if row.baseline_key is None:
             return []
         return _pairs(self.arms_by_key[row.key], self.arms_by_key[row.baseline_key], self.metric)
+
+    def paired_with(self, arm: str, other: str, metric: str) -> Paired | None:
+        """Two arms by any metric, paired; None where no pair has it."""
+        return _paired(self.arms_by_key[arm], self.arms_by_key[other], metric)
 
 
 def _setting_name(arm: Arm) -> str:
@@ -138,6 +148,7 @@ def compare_results(
         unequal=tuple(one for arm in arms if arm.key in against for one in unequal(arm, against[arm.key])),
         notes=[*notes, *notes_of(arms, rows, named=baseline, references=beside, metric=chosen)],
         arms_by_key={arm.key: arm for arm in arms},
+        abroad=abroad_of(arms, against, chosen, _paired),
     )
 
 
@@ -165,10 +176,11 @@ def _metric(metric: str | None, task: str | None, runs: Sequence[Result]) -> str
         raise RecordError(f"--metric: say which of {', '.join(have) or 'none'} to compare.")
     known = [f"{split}/{name}" for split in ("test", "val") for name in METRICS[task]] if task in METRICS else have
     if metric not in known and metric not in have:
-        hint = did_you_mean(metric, known) or f" There are {', '.join(known)}."
+        hint = did_you_mean(metric, [*known, *have]) or f" There are {', '.join(known)}."
         raise RecordError(f"--metric {metric}: there is no such metric.{hint}")
     if metric not in have:
-        raise RecordError(f"--metric {metric}: none of these runs has it. They have {', '.join(have) or 'none'}.")
+        own = [name for name in have if not evaluated_in(name)]
+        raise RecordError(f"--metric {metric}: none of these runs has it. They have {', '.join(own) or 'none'}.")
     return metric
 
 

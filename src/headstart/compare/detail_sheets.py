@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headstart.compare.abroad_sheets import corruptions_sheet, elsewhere_sheet
 from headstart.compare.comparison import Comparison
 from headstart.compare.details import Details, changed_most
 from headstart.compare.labels import Equivalence
@@ -20,6 +21,8 @@ MOST_CLASSES = 8
 def detail_sheets(comparison: Comparison, details: Details) -> list[Sheet]:
     """The further tables, those without rows left out."""
     sheets = [
+        elsewhere_sheet(comparison),
+        corruptions_sheet(comparison),
         paired_sheet(comparison, details),
         datasets_sheet(details.summaries),
         along_sheet(details.along),

@@ -22,6 +22,7 @@ from headstart.compare.statistics.scores import ADDITIVE, FROM_PREDICTED, Predic
 from headstart.compare.summary import MethodSummary, summarise
 from headstart.compare.transfer import Along, along_training, read_curves
 from headstart.errors import RecordError
+from headstart.records.evaluations import evaluated_in, predictions_name
 from headstart.records.tables import PREDICTIONS, read_predictions
 
 MOST_TESTED = 20
@@ -64,7 +65,8 @@ def details_of(comparison: Comparison) -> Details:
     additive = comparison.metric.rpartition("/")[2] in ADDITIVE.get(comparison.task or "multiclass", ())
     tested = paired[: MOST_TESTED if additive else MOST_RESCORED]
     tests = {row.arm: test for row in tested if (test := example_test(comparison, row)) is not None}
-    gains = {row.arm: found for row in paired if (found := class_gains(comparison, row))}
+    of_own_test = evaluated_in(comparison.metric) is None
+    gains = {row.arm: found for row in paired if of_own_test and (found := class_gains(comparison, row))}
     curves = read_curves(comparison)
     return Details(
         examples=tests,
@@ -80,23 +82,26 @@ def details_of(comparison: Comparison) -> Details:
 def example_test(comparison: Comparison, row: Row) -> ExampleTest | None:
     """The test over images of an arm; None where its metric is not of the test, or predictions are not there."""
     split, _, metric = comparison.metric.partition("/")
-    if split != "test":
+    name = evaluated_in(comparison.metric)
+    if split != "test" and name is None:
         return None
+    file = predictions_name(name) if name else PREDICTIONS
     wanted = metric not in FROM_PREDICTED
     pairs = []
     for mine, other in comparison.pairs_of(row):
-        a, b = predictions_of(mine, probabilities=wanted), predictions_of(other, probabilities=wanted)
+        a = predictions_of(mine, probabilities=wanted, file=file)
+        b = predictions_of(other, probabilities=wanted, file=file)
         if a is not None and b is not None:
             pairs.append((a, b))
     return test_examples(metric, pairs) if pairs else None
 
 
-def predictions_of(run: Result, *, probabilities: bool) -> Predictions | None:
-    """A run's predictions; None where it has none that can be read."""
+def predictions_of(run: Result, *, probabilities: bool, file: str = PREDICTIONS) -> Predictions | None:
+    """A run's predictions, of its own test unless `file` says; None where it has none that can be read."""
     if run.folder is None:
         return None
     try:
-        found = read_predictions(run.folder / PREDICTIONS, probabilities=probabilities)
+        found = read_predictions(run.folder / file, probabilities=probabilities)
     except RecordError:
         return None
     task = _task_of(run, found["target"])

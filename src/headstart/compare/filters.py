@@ -15,7 +15,7 @@ from headstart.config.schema.root import DISCRIMINATORS
 from headstart.errors import RecordError, did_you_mean
 from headstart.records.schema import RunRecord
 
-_PATTERN = re.compile(r"\s*([A-Za-z_][\w./]*?)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*", re.S)
+_PATTERN = re.compile(r"\s*([A-Za-z_][\w./@-]*?)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*", re.S)
 _ORDERED: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -64,9 +64,10 @@ def parse_filter(text: str) -> Filter:
 def select(runs: Runs, filters: Sequence[str], sort: str | None) -> Runs:
     """The runs that meet every filter, in the order asked for: `KEY` rising, `-KEY` falling, without it last.
 
-    Keys are those of a record and of its config (`optimizer.lr`, `data.batch_size`), names of metrics, and groups
-    for what was chosen of them (`strategy=full`). `=` takes `*` and `?`, and a backbone without its tag. Raises
-    RecordError for a filter that does not parse, or a key that no run has.
+    Keys are those of a record and of its config (`optimizer.lr`, `data.batch_size`), names of metrics (of an
+    evaluation `test@stl10/accuracy_micro`), and groups for what was chosen of them (`strategy=full`). `=` takes `*`
+    and `?`, and a backbone without its tag. Raises RecordError for a filter that does not parse, or a key that no
+    run has.
     """
     parsed = [parse_filter(text) for text in filters]
     values = {folder: values_of(record) for folder, record in runs}

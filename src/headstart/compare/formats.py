@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from headstart.compare.abroad_sheets import elsewhere_sheet, winners
 from headstart.compare.comparison import Comparison
 from headstart.compare.detail_sheets import datasets_sheet, detail_sheets
 from headstart.compare.details import Details
@@ -19,6 +20,7 @@ from headstart.compare.references import RANDOM_FEATURES
 from headstart.compare.sheets import Sheet, arms_sheet, without_empty
 from headstart.compare.summary import MethodSummary, incomplete, summarise
 from headstart.compare.verdicts import headline
+from headstart.records.evaluations import evaluated_in
 
 _NO_CONTROL = "; random features not run (weights=scratch strategy=linear_probe)"
 FORMATS = ("table", "json", "csv", "md")
@@ -31,7 +33,7 @@ def render(comparison: Comparison, how: str, *, width: int | None = None, detail
         return json.dumps(value, indent=1)
     if how == "csv":
         text = io.StringIO()
-        rows = comparison.flat_rows()
+        rows = comparison.flat_rows(every=details is not None)
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -70,8 +72,7 @@ def _further(comparison: Comparison, details: Details | None, summaries: Sequenc
     """Tables below the first: all of them with details, else what there is over several data sets."""
     if details:
         return detail_sheets(comparison, details)
-    over = datasets_sheet(summaries)
-    return [without_empty(over)] if over.rows else []
+    return [without_empty(one) for one in (elsewhere_sheet(comparison), datasets_sheet(summaries)) if one.rows]
 
 
 def _summaries(comparison: Comparison, details: Details | None) -> list[MethodSummary]:
@@ -80,7 +81,7 @@ def _summaries(comparison: Comparison, details: Details | None) -> list[MethodSu
 
 def footer(comparison: Comparison, summaries: Sequence[MethodSummary]) -> list[str]:
     """What stands below the table: the answer, references, what the intervals are, notes."""
-    lines = [*headline(comparison, summaries), ""]
+    lines = [*headline(comparison, summaries), *winners(comparison), ""]
     lines += references_words(comparison)
     lines.append(interval_words(comparison))
     if selection := selection_words(comparison):
@@ -124,8 +125,10 @@ def selection_words(comparison: Comparison) -> str:
         for run in arm.runs
         if run.record
     }
-    if not found or not comparison.metric.startswith("test/"):
+    if not found or not comparison.metric.startswith("test"):
         return ""
+    if name := evaluated_in(comparison.metric):
+        return f"Evaluated on {name} with the weights of {' or '.join(sorted(found))}."
     return f"Tested once per run, with the weights of {' or '.join(sorted(found))}."
 
 

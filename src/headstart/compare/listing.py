@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headstart.compare.comparison import DEFAULT_METRIC
+from headstart.records.evaluations import further_metrics
 from headstart.records.schema import RunRecord
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def rows_of(runs: Runs, *, metric: str | None = None) -> list[dict[str, Any]]:
                 "data": record.config["data"]["source"],
                 "seed": record.seed,
                 "metric": shown,
-                "value": record.metrics.get(shown),
+                "value": (record.metrics | further_metrics(record.evaluations)).get(shown),
                 "seconds": record.seconds.get("total"),
                 "sweep": record.launched_by,
             }
@@ -70,8 +71,10 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def flat_record(record: RunRecord) -> dict[str, Any]:
-    """Every scalar of a record under its dotted name."""
-    return _flat(record.to_dict())
+    """Every scalar of a record under its dotted name; metrics of its evaluations beside its own."""
+    further = further_metrics(record.evaluations)
+    plain = {key: value for key, value in record.to_dict().items() if key != "evaluations"}
+    return _flat({**plain, "metrics": record.metrics | further})
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headstart.compare.arms import Arm
+from headstart.records.evaluations import data_at
 
 if TYPE_CHECKING:
     from headstart.compare.rows import Row
@@ -89,7 +90,8 @@ def _at_chance(arm: Arm, row: Row, beside: Mapping[str, float], metric: str) -> 
     record = arm.example.record
     if not known or row.value is None or record is None or not metric.rpartition("/")[2].startswith("accuracy"):
         return False
-    images = (record.data.get("sizes") or {}).get(metric.partition("/")[0]) or 0
+    sizes = data_at(record.data, record.evaluations, metric).get("sizes") or {}
+    images = sizes.get(metric.partition("/")[0]) or 0
     guess = max(known)
     error = math.sqrt(guess * (1 - guess) / images) if images else 0.0
     return row.value.mean <= guess + 2 * error

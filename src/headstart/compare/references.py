@@ -8,6 +8,7 @@ from typing import Any
 from headstart.compare.arms import Arm
 from headstart.compare.results import Result
 from headstart.config.checks import TOP, lower_is_better
+from headstart.records.evaluations import data_at
 
 RANDOM_FEATURES = "random features"
 
@@ -39,7 +40,7 @@ def _of_setting(arms: Sequence[Arm], metric: str) -> dict[str, float]:
 
 
 def _without_images(runs: Sequence[Result], metric: str) -> dict[str, float]:
-    data = [run.record.data for run in runs if run.record]
+    data = [data_at(run.record.data, run.record.evaluations, metric) for run in runs if run.record]
     if not data or len(data) < len(runs) or len({str(one.get("class_names")) for one in data}) != 1:
         return {}
     known = [values for one in data if (values := _of_run(one, metric))]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.config.identity import DATA_PLACE
+from headstart.records.evaluations import further_metrics
 from headstart.records.schema import RunRecord
 
 PairKey = tuple[int, int, int | None]
@@ -113,7 +114,7 @@ def result_of_run(folder: Path | None, record: RunRecord) -> Result:
         split_seed=record.split_seed,
         fold=record.fold,
         setting=_setting(record),
-        metrics=record.metrics,
+        metrics=record.metrics | further_metrics(record.evaluations),
         config=record.config,
         started=record.started,
         record=record,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headstart.compare.abroad import summed_up
 from headstart.compare.comparison import Comparison
 from headstart.compare.verdicts import signed, unsigned, verdict_of
+
+MOST_ABROAD = 3
+"""Further test sets that stand in the table of the arms; all of them stand in a table of their own."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,26 @@ class Sheet:
 
 
 def arms_sheet(comparison: Comparison) -> Sheet:
-    """A row per arm: value, gain, what that decides, cost."""
+    """A row per arm: value, gain, what that decides, cost; and the values on a few further test sets."""
+    columns = summed_up(comparison.abroad)[:MOST_ABROAD]
     against = "scratch" if comparison.baseline == "training from scratch" else "baseline"
-    header = ["arm", "n", comparison.metric, "std", f"gain over {against}", "verdict", "trainable", "seconds"]
+    header = [
+        "arm",
+        "n",
+        comparison.metric,
+        *(one.name for one in columns),
+        "std",
+        f"gain over {against}",
+        "verdict",
+        "trainable",
+        "seconds",
+    ]
     cells = [
         [
             row.arm,
             str(row.n) + (f" (+{row.failed} failed)" if row.failed else ""),
             unsigned(row.value) if row.value else "-",
+            *(unsigned(one.values[row.key]) if row.key in one.values else "-" for one in columns),
             f"{row.value.std:.3f}" if row.value and row.value.std is not None else "-",
             signed(row.gain) if row.gain else "-",
             verdict_of(row),

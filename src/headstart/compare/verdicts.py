@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from headstart.compare.comparison import Comparison
 from headstart.compare.rows import Row
 from headstart.compare.statistics.intervals import Estimate
+from headstart.compare.statistics.paired import Paired
 from headstart.compare.summary import MethodSummary
 
 _MOST_NAMED = 6
@@ -19,10 +20,15 @@ def verdict_of(row: Row) -> str:
         if row.is_baseline:
             return "baseline"
         return "no baseline" if row.baseline is None else "no pairs"
+    return "worse: negative transfer" if row.is_negative_transfer else verdict_words(paired)
+
+
+def verdict_words(paired: Paired) -> str:
+    """What a comparison decides, in a few words."""
     if paired.verdict == "control":
         return "control: random features"
     if paired.verdict == "worse":
-        return "worse: negative transfer" if row.is_negative_transfer else "worse"
+        return "worse"
     if paired.verdict == "better":
         return "better"
     if paired.difference.n == 1:

@@ -65,8 +65,28 @@ def load_data(
     splits = split_source(source, data, found.usable)
     for name, split in splits.items() if not numbers else ():
         check_classes(split.targets, name, source.class_names)
-    mean, std = target_statistics(splits["train"].targets, source.class_names) if numbers else ((), ())
-    first = splits["train"]
+    return data_module(splits, source=source, found=found, data=data, spec=spec, seed=seed, num_workers=num_workers)
+
+
+def data_module(
+    splits: dict[str, Split],
+    *,
+    source: Source,
+    found: Scan,
+    data: DataConfig,
+    spec: InputSpec,
+    seed: int,
+    num_workers: int,
+) -> ImageDataModule:
+    """The data module of splits of a source that has been read.
+
+    Raises DataError where there is no way from the channels of its images to `data.channels`, or where numbers
+    to train on cannot be.
+    """
+    classes, numbers = len(source.class_names), source.task == "regression"
+    trained_on = splits["train"].targets if numbers and "train" in splits else None
+    mean, std = target_statistics(trained_on, source.class_names) if trained_on is not None else ((), ())
+    first = next(iter(splits.values()))
     as_channels(first.examples.image(int(first.indices[0])), data.channels)  # wrong channels are said now
     facts = DataFacts(
         task=source.task,

@@ -9,6 +9,7 @@ from typing import Any
 
 from headstart.config.schema.root import DISCRIMINATORS
 from headstart.errors import RecordError
+from headstart.records.evaluations import check_evaluations
 from headstart.records.migrate import SCHEMA_VERSION, migrated
 
 _GROUPS = ("backbone", "weights", "strategy", "head", "data", "trainer")
@@ -73,6 +74,7 @@ class RunRecord:
     predictions_sha256: str | None = None
     final_weights: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -97,6 +99,10 @@ class RunRecord:
         _check_shapes(value)
         kept = {name: item for name, item in value.items() if name in fields}
         kept["metrics"] = {key: _finite(item) for key, item in kept.get("metrics", {}).items()}
+        kept["evaluations"] = {
+            name: {**one, "metrics": {key: _finite(item) for key, item in one["metrics"].items()}}
+            for name, one in kept.get("evaluations", {}).items()
+        }
         return cls(**kept)
 
 
@@ -160,6 +166,7 @@ def _check_shapes(value: dict[str, Any]) -> None:
             raise RecordError(f"has data.{name} that are no numbers")
     if not isinstance(data.get("class_names", []), list):
         raise RecordError("has data.class_names that are no list")
+    check_evaluations(value.get("evaluations", {}))
 
 
 def _check_texts(value: Any, name: str) -> None:

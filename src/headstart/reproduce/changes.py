@@ -11,10 +11,10 @@ from typing import Any
 from headstart.config.identity import DATA_PLACE
 from headstart.config.plain import from_plain, to_plain
 from headstart.errors import ConfigError, RecordError
+from headstart.records.example_changes import data_changes, split_changes
 from headstart.records.examples import EXAMPLES, ExampleTable, read_examples
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG
-from headstart.reproduce.examples import data_changes, split_changes
 from headstart.reproduce.machine import code_changes, device_changes, machine_changes, package_changes
 
 CAUSES = ("record", "config", "data", "weights", "packages", "code", "machine")

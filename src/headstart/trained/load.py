@@ -33,13 +33,21 @@ class Transform:
         return self.normalize(self.geometry(as_channels(image, self.channels)))
 
 
-def load_run(folder: Path) -> tuple[Classifier, Transform]:
-    """Model and transform of a run; raises RecordError where it kept no weights."""
+def tested_weights(folder: Path) -> Path:
+    """The file of the weights that a run tested; raises RecordError where it kept none."""
     record = read_record(folder)
     config = read_config(folder / CONFIG)
     path = folder / FOLDER / (BEST if config.trainer.checkpoint == "best" else LAST)
     if not path.is_file():
         raise RecordError(f"{folder}: this run ({record.status}) kept no weights ({path.name}).")
+    return path
+
+
+def load_run(folder: Path) -> tuple[Classifier, Transform]:
+    """Model and transform of a run; raises RecordError where it kept no weights."""
+    path = tested_weights(folder)
+    record = read_record(folder)
+    config = read_config(folder / CONFIG)
     spec = spec_of(config)
     names, task = len(record.data["class_names"]), str(record.data.get("task"))
     built = build_classifier(

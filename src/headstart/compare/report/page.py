@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from headstart.compare.abroad_sheets import winners
 from headstart.compare.comparison import Comparison
 from headstart.compare.detail_sheets import detail_sheets
 from headstart.compare.details import Details
@@ -36,6 +37,7 @@ from headstart.compare.verdicts import headline
 from headstart.errors import ConfigError
 from headstart.records.atomic import write_text
 from headstart.records.confusion import counts_of
+from headstart.records.evaluations import evaluated_in
 
 MOST_GAINS = 24
 MOST_SETTINGS = 6
@@ -83,7 +85,7 @@ def render_page(comparison: Comparison, details: Details) -> str:
         script=Markup(script),
         script_digest=digest,
         comparison=comparison,
-        headline=headline(comparison, details.summaries),
+        headline=[*headline(comparison, details.summaries), *winners(comparison)],
         references=references_words(comparison),
         intervals=interval_words(comparison),
         arms=arms_sheet(comparison),
@@ -152,7 +154,7 @@ def _figures(comparison: Comparison, details: Details) -> Iterator[Figure]:
 
 
 def _matrices(comparison: Comparison) -> Iterator[Figure]:
-    if comparison.task == "multilabel":
+    if comparison.task == "multilabel" or evaluated_in(comparison.metric):  # they are of the own test
         return
     for words, rows in _settings(comparison)[:2]:
         for row in _shown(comparison, rows, MOST_MATRICES):
