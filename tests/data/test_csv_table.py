@@ -171,6 +171,7 @@ def test_images_lie_below_root(tmp_path: Path) -> None:
         ("path,label,who\na.jpg,x,1\nb.jpg,y,\n", ["data.group_column=who", "data.label_column=label"], "row 2, column who: names no"),
         ("path,label\na.jpg,x\n", ["data.root=nowhere"], r"data\.root=.*nowhere: there is no such folder"),
         ('path,label\na.jpg,"x\n', [], "is no table"),
+        ("path,label\na.jpg,\nb.jpg, \n", ["data.label_separator='|'"], "its column label has no label in any row"),
     ],
 )  # fmt: skip
 def test_a_wrong_row_is_named(tmp_path: Path, text: str, words: list[str], said: str) -> None:

@@ -272,10 +272,10 @@ def without(content: bytes, marker: int) -> bytes:
 
 
 def overfull(content: bytes) -> bytes:
-    """With all codes of the first Huffman table of one length, for which there are too many."""
+    """With lengths in the first Huffman table, of 12 codes, that leave no code of ones alone, which none may be."""
     place = content.find(b"\xff\xc4") + 5
-    counts = content[place : place + 16]
-    return content[:place] + bytes((0, sum(counts))) + bytes(14) + content[place + 16 :]
+    assert sum(content[place : place + 16]) == 12
+    return content[:place] + bytes((0, 0, 4, 8)) + bytes(12) + content[place + 16 :]
 
 
 def frame_with(content: bytes, offset: int, value: bytes) -> bytes:

@@ -126,6 +126,7 @@ def test_what_is_not_named_is_left_out_and_own_splits_may_be_mixed(tmp_path: Pat
             "row 3, column id: 'digits/0000' is named in train and in test",
         ),
         ("digits/0000,train\ndigits/0001,val\ndigits/0000,train", "is named twice"),
+        ("digits/0000,train\ndigits/0000,", "is named in train and in no split"),
         ("digits/0000,train\ndigits/0001,val", "names no example of test"),
         ("digits/0000,val\ndigits/0001,test", "names no example of train"),
         ("digits/0000,dev", r"row 1, column split: must be train, val or test, or empty; is 'dev'"),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.table import Table
+from headstart.errors import DataError
 from headstart.facts import Task
 
 Cells = Sequence[str | None]
@@ -62,6 +63,8 @@ def _separated(table: Table, name: str, cells: Cells, separator: str) -> Labels:
             raise table.wrong(row, name, f"has an empty label between two {separator!r}: {cell!r}.")
         rows.append([_present(table, row, name, label) for label in labels])
     names = natural(label for labels in rows for label in labels)
+    if not names:
+        raise DataError(f"{table.said}: its column {name} has no label in any row.")
     place = {label: i for i, label in enumerate(names)}
     targets = np.zeros((len(rows), len(names)), dtype=np.int64)
     for row, labels in enumerate(rows):

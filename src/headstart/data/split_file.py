@@ -40,6 +40,7 @@ def read_split(path: str) -> dict[str, str]:
 def _read(path: str, mtime_ns: int, size: int) -> dict[str, str]:
     table = read_table(path, key=KEY)
     found: dict[str, str] = {}
+    seen: dict[str, str] = {}
     cells = table.column("split", key=KEY)
     for row, (name, cell) in enumerate(zip(table.column("id", key=KEY), cells, strict=True)):
         words = [SPLIT_WORDS.get(word.strip().lower()) for word in (cell or "").split(",") if word.strip()]
@@ -47,13 +48,13 @@ def _read(path: str, mtime_ns: int, size: int) -> dict[str, str]:
             raise table.wrong(row, "split", f"must be train, val or test, or empty; is {cell!r}.")
         if name is None:
             raise table.wrong(row, "id", "is empty.")
-        if not words:
-            continue
-        split = "val" if len(words) > 1 else str(words[0])
-        if name in found:
-            more = f"in {found[name]} and in {split}" if found[name] != split else "twice"
+        split = "val" if len(words) > 1 else str(words[0]) if words else "no split"
+        if name in seen:
+            more = f"in {seen[name]} and in {split}" if seen[name] != split else "twice"
             raise table.wrong(row, "id", f"{name!r} is named {more}.")
-        found[name] = split
+        seen[name] = split
+        if words:
+            found[name] = split
     for split in ("train", "val", "test"):
         if split not in found.values():
             raise DataError(f"{table.said}: names no example of {split}.")
