@@ -25,13 +25,14 @@ class Sheet:
 def arms_sheet(comparison: Comparison) -> Sheet:
     """A row per arm: value, gain, what that decides, cost; and the values on a few further test sets."""
     columns = summed_up(comparison.abroad)[:MOST_ABROAD]
+    spread = [] if columns else ["std"]  # it makes room for them: the interval says the same
     against = "scratch" if comparison.baseline == "training from scratch" else "baseline"
     header = [
         "arm",
         "n",
         comparison.metric,
         *(one.name for one in columns),
-        "std",
+        *spread,
         f"gain over {against}",
         "verdict",
         "trainable",
@@ -43,7 +44,7 @@ def arms_sheet(comparison: Comparison) -> Sheet:
             str(row.n) + (f" (+{row.failed} failed)" if row.failed else ""),
             unsigned(row.value) if row.value else "-",
             *(unsigned(one.values[row.key]) if row.key in one.values else "-" for one in columns),
-            f"{row.value.std:.3f}" if row.value and row.value.std is not None else "-",
+            *([f"{row.value.std:.3f}" if row.value and row.value.std is not None else "-"] if spread else []),
             signed(row.gain) if row.gain else "-",
             verdict_of(row),
             count_words(row.trainable),
