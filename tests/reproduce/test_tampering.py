@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -21,7 +22,8 @@ from tests.conftest import make_photos, tiny_config
 
 import headstart
 from headstart.cli import main
-from headstart.data import transforms
+from headstart.data import load
+from headstart.data.augmentation import Augmentation, build_augmentation
 from headstart.experiment import run
 from headstart.reproduce.again import check
 from headstart.reproduce.changes import Change
@@ -193,12 +195,12 @@ def test_what_follows_from_it_comes_after(original: Original) -> None:
 def test_a_transform_that_is_built_otherwise(original: Original, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that builds another transform of the same config."""
 
-    def other(spec: object, *, augment: str, build: Callable[..., object] = transforms.training) -> object:
-        built = build(spec, augment=augment)
-        built.transforms[0].scale = (0.5, 1.0)  # type: ignore[attr-defined]
-        return built
+    def other(*given: Any, **named: Any) -> Augmentation:
+        built = build_augmentation(*given, **named)
+        assert built is not None
+        return replace(built, scale=(0.5, 1.0))
 
-    monkeypatch.setattr(transforms, "training", other)
+    monkeypatch.setattr(load, "build_augmentation", other)
     changes = found(original)
     assert changes[0].kind == "transform"
     assert "0.2" in changes[0].text

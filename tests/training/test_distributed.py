@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tests.conftest import RunTiny, tiny_config
 
-from headstart.data.datamodule import EpochSampler
+from headstart.data.sampler import EpochSampler
 from headstart.errors import ConfigError, RunFailed
 from headstart.records.store import find_runs
 from headstart.training import distributed

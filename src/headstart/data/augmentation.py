@@ -43,6 +43,8 @@ class Augmentation:
     resized: bool
     """Whether crops are of random size and shape, and resized; else of the size itself."""
     policy: Policy | None = None
+    scale: tuple[float, float] = SCALE
+    ratio: tuple[float, float] = RATIO
 
     @property
     def draws(self) -> int:
@@ -58,7 +60,7 @@ class Augmentation:
         sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
         drawn = draws[:, : self._crop_draws]
         if self.resized:
-            boxes = crops.random_resized(sizes, drawn, scale=SCALE, ratio=RATIO)
+            boxes = crops.random_resized(sizes, drawn, scale=self.scale, ratio=self.ratio)
         else:
             boxes = crops.random_placed(sizes, drawn, size=self.size)
         return [
