@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.source import is_line
 from headstart.data.table import Table
 from headstart.facts import Task
 
@@ -97,6 +98,8 @@ def _present(table: Table, row: int, name: str, cell: str | None) -> str:
         raise table.wrong(row, name, "has no label.")
     if text.lower() in ("nan", "-nan"):
         raise table.wrong(row, name, f"the label is {text} (not a number); give one, or leave the row out.")
+    if not is_line(text):
+        raise table.wrong(row, name, f"the label {text[:80]!r} is no line of text.")
     return text
 
 

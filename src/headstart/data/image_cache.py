@@ -62,7 +62,7 @@ class ImageCache:
         def decode(i: int) -> Pixels | None:
             split, position = origin[i]
             with suppress(*BAD_IMAGE, DataError):  # whoever reads it will say so
-                return form(split.examples.image(int(split.indices[position])))
+                return form(split.image(position, int(digests[i])))
             return None
 
         missing = [i for i, place in enumerate(self.places(form, digests)) if place is None]
