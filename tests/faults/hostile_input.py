@@ -6,6 +6,7 @@ import faulthandler
 import hashlib
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
 def untouched(folder: Path) -> Iterator[None]:
     """What is done in here ends in time and changes nothing in the folder."""
     before = snapshot(folder)
-    faulthandler.dump_traceback_later(STUCK, exit=True)
+    faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__)
     began = time.monotonic()
     try:
         yield
@@ -62,9 +63,7 @@ def untouched(folder: Path) -> Iterator[None]:
 def loaded(words: list[str]) -> ImageDataModule:
     """The data of a tiny experiment, every image of it decoded as the model sees it."""
     sizes = [] if any(word.startswith("data.test_size=") for word in words) else ["data.test_size=null"]
-    config = resolve(
-        tiny_config("data.image_size=16", "data.cache=false", "data.train_size=null", *sizes, *words)
-    )
+    config = resolve(tiny_config("data.image_size=16", "data.cache=false", "data.train_size=null", *sizes, *words))
     data = load_data(config.data, spec_of(config), seed=0, threads=1, num_workers=0)
     for name, split in data.splits.items():
         assert len(data.sample(name, len(split.indices))) == len(split.indices)
@@ -87,6 +86,11 @@ def small_photos(root: Path, *, per_class: int = 3) -> list[str]:
     """Three classes of tiny photos, and the overrides that name them."""
     make_photos(root, per_class=per_class, size=(18, 16))
     return ["data=image_folder", f"data.path={root}"]
+
+
+def quoted(text: str) -> str:
+    """A value of an override that holds what the grammar of overrides has a meaning for."""
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 def ids_of(data: ImageDataModule) -> set[str]:
