@@ -72,7 +72,8 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
         "the class folder .*/__MACOSX has no images",
     ),
     "a class with one image": (
-        lambda p: [(p / "one").mkdir(), shutil.copy(p / "red/00.jpg", p / "one")], "leaves out the class"
+        lambda p: [shutil.rmtree(p / "red"), (p / "one").mkdir(), shutil.copy(p / "blue/00.jpg", p / "one")],
+        "leaves out the class 'one' and 1 more; 1 image of it can be used",
     ),
     "a class that test lacks": (lambda p: in_splits(p, without="test/red"), "test lacks the class folder 'red'"),
     "a class that train lacks": (lambda p: in_splits(p, more="test/violet"), "test has the class folder 'violet', unlike"),
@@ -213,13 +214,13 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_copies_and_leaks_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    in_splits_of = tmp_path / "set"
-    in_splits_of.mkdir()
-    in_splits(in_splits_of)
-    (in_splits_of / "test/red/00.jpg").unlink()
-    os.link(in_splits_of / "train/red/02.jpg", in_splits_of / "test/red/00.jpg")
-    with untouched(in_splits_of):
-        assert main(["data", "data=image_folder", f"data.path={in_splits_of}", "backbone.name=test_resnet"]) == 3
+    root = tmp_path / "set"
+    root.mkdir()
+    in_splits(root)
+    (root / "test/red/00.jpg").unlink()
+    os.link(root / "train/red/02.jpg", root / "test/red/00.jpg")
+    with untouched(root):
+        assert main(["data", "data=image_folder", f"data.path={root}", "backbone.name=test_resnet"]) == 3
     said = capsys.readouterr().out
     assert "train/red/02.jpg" in said
     assert "test/red/00.jpg" in said

@@ -85,7 +85,7 @@ REFUSED: dict[str, tuple[Content, list[str], str]] = {
     "Latin-1": (with_label("grün").encode("latin-1"), [], "is not UTF-8 .* at byte"),
     "UTF-16": (text().encode("utf-16"), [], "is not UTF-8"),
     "a Parquet file called .csv": (b"PAR1\x15\x04\x15\xff" + bytes(range(256)), [], "is not UTF-8|is no table"),
-    "zeros": (bytes(1000), [], "no column is known|is no table|has no rows"),
+    "zeros": (bytes(1000), [], "no column is known|is no table|and no rows"),
     "an empty label": (with_label(""), [], f"{ROW3} label: has no label"),
     "a blank label": (with_label("  "), [], f"{ROW3} label: has no label"),
     "NaN for a label": (with_label("NaN"), [], f"{ROW3} label: the label is NaN"),
@@ -132,10 +132,14 @@ REFUSED: dict[str, tuple[Content, list[str], str]] = {
         text().replace(",r", ",0.5").replace(",g", ",1e300").replace(",b", ",2.5"), [], "label: .*3.4e"
     ),
     "one class": (text().replace(",g", ",r").replace(",b", ",r"), [], r"has one class only \(r\)"),
-    "a class with one image": (with_label("rare"), [], "leaves out the class"),
+    "a class with one image": (
+        with_label("rare"), [], "leaves out the class 'rare'; 1 image of it can be used, and train, val and test need one each"
+    ),
     "a group in two splits": (
-        splits("train", "test").replace("split", "split,who").replace(",train", ",train,p").replace(",test", ",test,p"),
-        ["data.group_column=who", "data.label_column=label"], "the group 'p' is in (train|test) .* and in (train|test)",
+        "path,label,split,who\n" + "".join(
+            f"{n},{c},{'test' if i % 6 > 2 else 'train'},{'p' if i in (0, 3) else i}\n" for i, (n, c) in enumerate(ROWS)
+        ),
+        ["data.group_column=who", "data.label_column=label"], "the group 'p' is in (train|val|test) .* and in (train|val|test)",
     ),
     "a class that is not there": (text(), ["data.classes=[r,violet]"], "there is no class 'violet'.* There are: b, g, r"),
     "a class beyond the last": (text(), ["data.classes=[0,7]"], "there is no class 7; there are 0 to 2"),

@@ -13,7 +13,7 @@ from headstart.config.paths import expanded
 from headstart.data.cells import read_labels, require_seen
 from headstart.data.files import FileExamples
 from headstart.data.source import Examples, Source
-from headstart.data.table import Table, read_table, some
+from headstart.data.table import Table, read_table, shown, some
 from headstart.errors import DataError
 
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "filepath", "file_name", "file_path", "image_path", "img")
@@ -109,13 +109,13 @@ def _images(table: Table, column: str, root: str) -> list[str]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             hint = " Write / in place of \\." if "\\" in cell else ""
-            raise table.wrong(row, column, f"{cell!r} is not below {root} ({reason}).{hint}") from error
+            raise table.wrong(row, column, f"{shown(cell)} is not below {root} ({reason}).{hint}") from error
         if not stat.S_ISREG(mode):
-            raise table.wrong(row, column, f"{cell!r} is no file but {_kind(mode)}.")
+            raise table.wrong(row, column, f"{shown(cell)} is no file but {_kind(mode)}.")
         try:
             cell.encode()
         except UnicodeEncodeError as error:
-            raise table.wrong(row, column, f"{cell!r} is no text.") from error
+            raise table.wrong(row, column, f"{shown(cell)} is no text.") from error
         images.append(cell)
     return images
 
@@ -129,7 +129,7 @@ def _splits(table: Table, column: str) -> list[str]:
     for row, cell in enumerate(table.column(column, key="data.split_column")):
         word = SPLIT_WORDS.get((cell or "").strip().lower())
         if word is None:
-            raise table.wrong(row, column, f"must be train, val or test, is {cell or ''!r}.")
+            raise table.wrong(row, column, f"must be train, val or test, is {shown(cell or '')}.")
         found.append(word)
     if "train" not in found:
         raise DataError(f"{table.said}: its column {column} puts no row into train.")
@@ -160,4 +160,4 @@ def _require_once(
             what = f"is in {split_of[before]} there and in {split_of[row]} here, which is a leak"
         else:
             what = "would count twice; remove one"
-        raise table.wrong(row, column, f"{image!r} is in row {before + 1} as well and {what}.")
+        raise table.wrong(row, column, f"{shown(image)} is in row {before + 1} as well and {what}.")

@@ -63,8 +63,9 @@ def load_data(
         )
     found = scan(source, threads=threads, on_bad_image=data.on_bad_image, fresh=fresh)
     splits = split_source(source, data, found.usable)
+    usable = np.concatenate([one.targets[found.usable[name]] for name, one in source.splits.items()])
     for name, split in splits.items() if not numbers else ():
-        check_classes(split.targets, name, source.class_names)
+        check_classes(split.targets, name, source.class_names, have=class_counts(usable, classes))
     mean, std = target_statistics(splits["train"].targets, source.class_names) if numbers else ((), ())
     first = splits["train"]
     as_channels(first.examples.image(int(first.indices[0])), data.channels)  # wrong channels are said now

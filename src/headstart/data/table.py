@@ -17,7 +17,7 @@ MOST_ROWS = 50_000_000
 """Of a table that is read: one that claims more is no list of images."""
 MOST_COLUMNS = 20_000
 """Of a table that is read."""
-_SHOWN = 12
+_SHOWN, _LONG = 12, 200
 _DELIMITERS = ",;\t"
 
 
@@ -53,6 +53,11 @@ class Table:
     def wrong(self, row: int, column: str, what: str) -> DataError:
         """The error for a cell; `row` counts from 0."""
         return DataError(f"{self.path}, row {row + 1}, column {column}: {what}")
+
+
+def shown(cell: str) -> str:
+    """A cell as an error shows it: in quotes, and not without end."""
+    return repr(cell) if len(cell) <= _LONG else f"{cell[:_LONG]!r}..."
 
 
 def read_table(path: str, *, key: str) -> Table:
