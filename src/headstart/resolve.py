@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from headstart.config.checks import MAIN_METRIC, THRESHOLDED, check_mixup, metrics_of
+from headstart.config.paths import expanded
 from headstart.config.schema.data import CsvConfig, HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
 from headstart.config.schema.root import Config
 from headstart.config.schema.schedule import BitHyperRuleConfig
@@ -165,7 +165,7 @@ def resolve_precision(choice: str, *, accelerator: str, elsewhere: bool = False)
 def resolve_data(config: Config, spec: InputSpec, *, accelerator: str) -> Any:
     """The data's config with the backbone's own preprocessing wherever it says nothing else."""
     data = config.data
-    is_folder = isinstance(data, HuggingFaceConfig) and Path(data.path).expanduser().is_dir()
+    is_folder = isinstance(data, HuggingFaceConfig) and expanded(data.path).is_dir()
     if isinstance(data, ImageFolderConfig | TorchvisionConfig | CsvConfig) or is_folder:
         data = replace(data, path=_absolute(data.path))  # type: ignore[call-arg, attr-defined]
     if isinstance(data, CsvConfig) and data.root is not None:
@@ -211,7 +211,7 @@ def _absolute(path: str) -> str:
     """A path that holds from every folder: a run may be resumed from another. A stage is no path yet."""
     if path.startswith(STAGE):
         return path
-    return str(Path(path).expanduser().absolute())
+    return str(expanded(path).absolute())
 
 
 def _per_channel(values: Any, channels: int) -> list[float]:

@@ -55,3 +55,8 @@ def default_output_dir() -> Path:
 def output_dir_of(config: Config) -> Path:
     """Where a config's runs and sweeps lie."""
     return Path(config.output_dir).expanduser() if config.output_dir else default_output_dir()
+
+
+def expanded(path: str) -> Path:
+    """A path with `~` as the home folder; the `~name` of somebody who is not known here is a name like others."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - a Path's own raises

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.table import Table
+from headstart.data.source import is_line
+from headstart.data.table import Table, shown
 from headstart.errors import DataError
 from headstart.facts import Task
 
@@ -60,7 +61,7 @@ def _separated(table: Table, name: str, cells: Cells, separator: str) -> Labels:
     for row, cell in enumerate(cells):
         labels = [label.strip() for label in cell.split(separator)] if cell and cell.strip() else []
         if not all(labels):
-            raise table.wrong(row, name, f"has an empty label between two {separator!r}: {cell!r}.")
+            raise table.wrong(row, name, f"has an empty label between two {separator!r}: {shown(cell or '')}.")
         rows.append([_present(table, row, name, label) for label in labels])
     names = natural(label for labels in rows for label in labels)
     if not names:
@@ -78,7 +79,7 @@ def _several_columns(table: Table, columns: Mapping[str, Cells]) -> Labels:
         for row, cell in enumerate(cells):
             value = _hot(_present(table, row, name, cell))
             if value is None:
-                raise table.wrong(row, name, f"must be 0 or 1, is {cell!r}.")
+                raise table.wrong(row, name, f"must be 0 or 1, is {shown(cell or '')}.")
             targets[row, i] = value
     return tuple(columns), "multilabel", targets
 
@@ -89,7 +90,7 @@ def _numbers(table: Table, columns: Mapping[str, Cells]) -> Labels:
         for row, cell in enumerate(cells):
             value = _number(_present(table, row, name, cell))
             if value is None or not math.isfinite(value):
-                raise table.wrong(row, name, f"must be a number, is {cell!r}.")
+                raise table.wrong(row, name, f"must be a number, is {shown(cell or '')}.")
             targets[row, i] = value
     return tuple(columns), "regression", targets
 
@@ -100,6 +101,8 @@ def _present(table: Table, row: int, name: str, cell: str | None) -> str:
         raise table.wrong(row, name, "has no label.")
     if text.lower() in ("nan", "-nan"):
         raise table.wrong(row, name, f"the label is {text} (not a number); give one, or leave the row out.")
+    if not is_line(text):
+        raise table.wrong(row, name, f"the label {shown(text)} is no line of text.")
     return text
 
 
@@ -112,7 +115,9 @@ def _has_fractions(table: Table, name: str, cells: Cells) -> bool:
     odd = next((row for row, cell in enumerate(cells) if cell and values[cell.strip()] is None), None)
     if odd is not None and len(fractions) > len(values) / 2:
         raise table.wrong(
-            odd, name, f"{cells[odd]!r} is no number, unlike the others; set data.task where all are classes."
+            odd,
+            name,
+            f"{shown(cells[odd] or '')} is no number, unlike the others; set data.task where all are classes.",
         )
     return odd is None
 
@@ -148,5 +153,5 @@ def require_seen(table: Table, labels: Labels, columns: Sequence[str], split_of:
         raise table.wrong(
             row,
             columns[0] if len(columns) == 1 else label,
-            f"the label {label!r} is in {split_of[row]} and never in train.",
+            f"the label {shown(label)} is in {split_of[row]} and never in train.",
         )

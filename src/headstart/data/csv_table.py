@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headstart.config.paths import expanded
 from headstart.data.cells import read_labels, require_seen
 from headstart.data.files import FileExamples
 from headstart.data.source import Examples, Source
-from headstart.data.table import Table, read_table
+from headstart.data.table import Table, read_table, shown, some
 from headstart.errors import DataError
 
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "filepath", "file_name", "file_path", "image_path", "img")
@@ -48,8 +48,8 @@ def csv_table(
     image_name = image_column or _image_column(table)
     label_names = _label_columns(table, label_column, others=(image_name, split_column, group_column))
     split_name = _split_column(table, split_column)
-    folder = Path(root).expanduser() if root else table.path.parent
-    if not folder.is_dir():
+    folder = expanded(root) if root else table.path.parent
+    if not os.path.isdir(folder):  # noqa: PTH112 - a Path's own raises for a name that is too long
         raise DataError(f"data.root={root}: there is no such folder.")
 
     images = _images(table, image_name, str(folder))
@@ -75,10 +75,8 @@ def csv_table(
 def _image_column(table: Table) -> str:
     found = [name for name in table.columns if name.lower() in IMAGE_COLUMNS]
     if len(found) != 1:
-        what = f"{' and '.join(found)} may both hold" if found else "no column is known to hold"
-        raise DataError(
-            f"{table.said}: {what} the images; set data.image_column (columns: {', '.join(table.columns)})."
-        )
+        what = f"{' and '.join(found[:3])} may both hold" if found else "no column is known to hold"
+        raise DataError(f"{table.said}: {what} the images; set data.image_column (columns: {some(table.columns)}).")
     return found[0]
 
 
@@ -89,7 +87,7 @@ def _label_columns(table: Table, given: str | Sequence[str] | None, *, others: S
     rest = [name for name in table.columns if name not in others and name.lower() != SPLIT_COLUMN]
     if not found and len(rest) != 1:
         raise DataError(
-            f"{table.said}: which column has the labels? Set data.label_column (columns: {', '.join(rest)})."
+            f"{table.said}: which column has the labels? Set data.label_column (columns: {some(rest)})."
         )
     return [found[0] if found else rest[0]]
 
@@ -111,13 +109,13 @@ def _images(table: Table, column: str, root: str) -> list[str]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             hint = " Write / in place of \\." if "\\" in cell else ""
-            raise table.wrong(row, column, f"{cell!r} is not below {root} ({reason}).{hint}") from error
+            raise table.wrong(row, column, f"{shown(cell)} is not below {root} ({reason}).{hint}") from error
         if not stat.S_ISREG(mode):
-            raise table.wrong(row, column, f"{cell!r} is no file but {_kind(mode)}.")
+            raise table.wrong(row, column, f"{shown(cell)} is no file but {_kind(mode)}.")
         try:
             cell.encode()
         except UnicodeEncodeError as error:
-            raise table.wrong(row, column, f"{cell!r} is no text.") from error
+            raise table.wrong(row, column, f"{shown(cell)} is no text.") from error
         images.append(cell)
     return images
 
@@ -131,7 +129,7 @@ def _splits(table: Table, column: str) -> list[str]:
     for row, cell in enumerate(table.column(column, key="data.split_column")):
         word = SPLIT_WORDS.get((cell or "").strip().lower())
         if word is None:
-            raise table.wrong(row, column, f"must be train, val or test, is {cell or ''!r}.")
+            raise table.wrong(row, column, f"must be train, val or test, is {shown(cell or '')}.")
         found.append(word)
     if "train" not in found:
         raise DataError(f"{table.said}: its column {column} puts no row into train.")
@@ -162,4 +160,4 @@ def _require_once(
             what = f"is in {split_of[before]} there and in {split_of[row]} here, which is a leak"
         else:
             what = "would count twice; remove one"
-        raise table.wrong(row, column, f"{image!r} is in row {before + 1} as well and {what}.")
+        raise table.wrong(row, column, f"{shown(image)} is in row {before + 1} as well and {what}.")

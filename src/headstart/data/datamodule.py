@@ -102,6 +102,7 @@ class ImageDataModule(pl.LightningDataModule):
             **self.splits,
             name: Split(split.examples, split.indices[np.asarray(places, dtype=np.int64)]),
         }
+        some._digests = {key: own for key, own in self._digests.items() if key != name}
         some.batch_size, some.num_workers, some.sampling, some._cache = len(places), 0, "natural", None
         return some
 
@@ -170,6 +171,7 @@ class ImageDataModule(pl.LightningDataModule):
             seed=self.seed,
             travels=self.num_workers > 0 or torch.cuda.is_available(),
             places=self._cache.places(form, self._digests[name]) if self._cache else [None] * len(split.indices),
+            digests=self._digests.get(name),
         )
 
     def _weights(self) -> npt.NDArray[np.float64] | None:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from headstart.data.augmentation import Augmentation
-from headstart.data.decoded import Place
+from headstart.data.decoded import Place, ShortDigests
 from headstart.data.draws import keys_of, uniforms
 from headstart.data.forms import Form, Pixels
 from headstart.data.pictures import BAD_IMAGE
@@ -36,12 +36,14 @@ class ImageDataset(Dataset[Batch]):
         seed: int,
         places: Sequence[Place | None],
         travels: bool,
+        digests: ShortDigests | None = None,
     ) -> None:
         self.split = split
         self.form = form
         self.augmentation = augmentation
         self.seed = seed
         self.places = places
+        self.digests = digests
         self.travels = travels
         """Whether crops go to another process or device: then they are packed."""
         self._targets = torch.from_numpy(split.targets)
@@ -71,11 +73,12 @@ class ImageDataset(Dataset[Batch]):
         place = self.places[position]
         if place is not None:
             return place.read()
-        index = int(self.split.indices[position])
+        digest = None if self.digests is None else int(self.digests[position])
         try:
-            return self.form(self.split.examples.image(index))
+            return self.form(self.split.image(position, digest))
         except BAD_IMAGE as error:
-            raise DataError(f"{self.split.examples.where(index)}: cannot be decoded any more ({error}).") from error
+            where = self.split.examples.where(int(self.split.indices[position]))
+            raise DataError(f"{where}: cannot be decoded any more ({error}).") from error
 
 
 def as_it_is(batch: Any) -> Any:

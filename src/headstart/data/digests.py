@@ -15,8 +15,8 @@ from headstart.caches import FINGERPRINTS
 from headstart.config.paths import cache_dir
 from headstart.records.atomic import write_with
 
-_VERSION = f"1 Pillow {PIL.__version__}"
-"""Of what is written: another Pillow may decode what this one cannot."""
+_VERSION = f"2 Pillow {PIL.__version__}"
+"""Of what is written: another Pillow may decode what this one cannot. Raised when other images are refused."""
 _MOST = 20_000_000
 """Files that are remembered of one folder."""
 _YOUNG_NS = 50_000_000

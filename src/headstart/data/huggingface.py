@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headstart.config.paths import expanded
 from headstart.data.huggingface_labels import label_targets
 from headstart.data.pictures import open_picture
 from headstart.data.source import Examples, Picture, Source
@@ -55,7 +56,7 @@ class RowExamples:
         import datasets
         from huggingface_hub import constants
 
-        own = Path(self.path).expanduser()
+        own = expanded(self.path)
         roots = [own] if own.is_dir() else []
         roots += [
             Path(cache)
@@ -140,7 +141,7 @@ def _load(path: str, subset: str | None) -> dict[str, Any]:
     datasets.disable_progress_bars()
     # or each bar, even a silent one, makes a semaphore that a sweep's job leaves behind, with a warning at the end
     tqdm.set_lock(threading.RLock())
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if folder.is_dir() and not any(folder.iterdir()):
         raise DataError(f"data.path={path}: the folder is empty.")
     if not folder.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):

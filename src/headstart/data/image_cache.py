@@ -65,12 +65,14 @@ class ImageCache:
 
         def decode(i: int) -> Pixels | None:
             split, position = origin[i]
-            index = int(split.indices[position])
             try:
-                return form(split.examples.image(index))
+                return form(split.image(position, int(digests[i])))
             except BAD_IMAGE as error:
-                bad.append(f"{split.examples.where(index)}: cannot be decoded any more ({error}).")
-                return None
+                where = split.examples.where(int(split.indices[position]))
+                bad.append(f"{where}: cannot be decoded any more ({error}).")
+            except DataError as error:
+                bad.append(str(error))
+            return None
 
         missing = [i for i, place in enumerate(self.places(form, digests)) if place is None]
         try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from headstart.config.paths import expanded
 from headstart.data.files import FileExamples
-from headstart.data.source import Source
+from headstart.data.source import Source, is_line, is_text
 from headstart.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -20,8 +20,6 @@ SPLIT_FOLDERS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-_BREAKS = ("Cc", "Zl", "Zp")
-"""Kinds of signs that no name of a class has: control characters, ends of lines and paragraphs."""
 
 
 def image_folder(path: str) -> Source:
@@ -30,8 +28,8 @@ def image_folder(path: str) -> Source:
     Raises DataError where the folder is missing or empty, a class folder has no images, the splits' folders do
     not have the same classes, or something below it cannot be listed or is no image file for all its name.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
+    root = expanded(path)
+    if not os.path.isdir(root):  # noqa: PTH112 - a Path's own raises for a name that is too long
         raise DataError(f"data.path={path}: there is no such folder.")
     folders = _split_folders(str(root), path)
     if "train" not in folders:
@@ -81,7 +79,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 def _subfolders(folder: str) -> list[str]:
     names = [entry.name for entry in _entries(folder) if _is_folder(entry) and not entry.name.startswith(".")]
     for name in names:
-        if not _is_text(name) or any(unicodedata.category(sign) in _BREAKS for sign in name):
+        if not is_line(name):
             raise DataError(
                 f"data.path: the class folder {name!r} in {folder} has a name that is no line of text; rename it."
             )
@@ -104,7 +102,10 @@ def _examples(root: str, folder: str, names: list[str]) -> FileExamples:
 
 
 def _images(folder: str) -> Iterator[str]:
-    """Paths of the images in a folder and those in it; links are followed, and those that lead back are left."""
+    """Paths of the images in a folder and those in it; links are followed, and those that lead back are left.
+
+    What is hidden is left too: editors keep copies in such folders.
+    """
     todo, links, seen = [folder], list[str](), set[str]()
     while todo or links:
         here = todo.pop() if todo else links.pop()  # what a folder is called itself comes first
@@ -114,11 +115,13 @@ def _images(folder: str) -> Iterator[str]:
         seen.add(real)
         for entry in _entries(here):
             name, full = entry.name, f"{here}/{entry.name}"
-            if not _is_text(name):
+            if not is_text(name):
                 raise DataError(f"{_shown(full)}: its name is not UTF-8; rename it.")
+            if name.startswith("."):
+                continue
             if _is_folder(entry):
                 (links if entry.is_symlink() else todo).append(full)
-            elif name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            elif name.lower().endswith(SUFFIXES):
                 if not _is_file(entry):
                     what = "a pipe, socket or device, no file" if os.path.exists(full) else "a link to nothing"  # noqa: PTH110
                     raise DataError(f"{full!r}: is {what}; remove it.")
@@ -135,14 +138,6 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):
         return entry.is_file()
     return False
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _shown(path: str) -> str:

@@ -63,8 +63,9 @@ def load_data(
         )
     found = scan(source, threads=threads, on_bad_image=data.on_bad_image, fresh=fresh)
     splits = split_source(source, data, found.usable)
+    usable = np.concatenate([one.targets[found.usable[name]] for name, one in source.splits.items()])
     for name, split in splits.items() if not numbers else ():
-        check_classes(split.targets, name, source.class_names)
+        check_classes(split.targets, name, source.class_names, have=class_counts(usable, classes))
     return data_module(splits, source=source, found=found, data=data, spec=spec, seed=seed, num_workers=num_workers)
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
+import zlib
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from headstart.data.source import Picture
 from headstart.errors import DataError
 
 MAX_PIXELS = 178_956_970
 """Above this an image is taken for a decompression bomb; twice the limit at which Pillow warns."""
+
+MAX_RATIO = 1_000
+"""Longer side over shorter, at most: resized by its shorter side, a line would become a bomb."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is decoded; a file's content decides, and some of Pillow's other formats start programs."""
@@ -31,26 +36,70 @@ BAD_IMAGE = (
 )
 """What decoding a broken image raises."""
 
+# a damaged EXIF block is as if it were not there; Pillow warns of it without a word of whose it is
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def open_picture(data: bytes) -> Image.Image:
     """Decode an image file's bytes; raises one of `BAD_IMAGE`."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are too many")
+    image = _identified(data)
     image.load()
+    if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+        raise ValueError("some of its pixels are no finite numbers")
     return image
 
 
 def check_picture(data: bytes) -> None:
-    """Raise what `open_picture` would, decoding a JPEG at an eighth of its size: its data is read all the same."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are too many")
-    if image.format == "JPEG":
-        image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
+    """Raise what `open_picture` would, and ValueError for a PNG whose pixels do not have the checksum they should.
+
+    A JPEG is decoded at an eighth of its size: its data is read all the same.
+    """
+    if data.startswith(_PNG):
+        _require_checksums(data)
+    image = _identified(data)
+    if image.format != "JPEG":
+        open_picture(data)
+        return
+    image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
+
+
+def is_of_fit_size(width: int, height: int) -> bool:
+    """Whether an image of so many pixels may be decoded."""
+    return 0 < width * height <= MAX_PIXELS and max(width, height) <= MAX_RATIO * min(width, height)
+
+
+def _identified(data: bytes) -> Image.Image:
+    """An image whose pixels are still to be decoded."""
+    if not data:
+        raise ValueError("the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:  # Pillow's own words name a place in memory
+        raise ValueError(f"cannot identify it as {', '.join(FORMATS)}") from error
+    if not is_of_fit_size(image.width, image.height):
+        what = "are too many" if image.width * image.height > MAX_PIXELS else "are a line and no picture"
+        raise ValueError(f"{image.width} x {image.height} pixels {what}")
+    return image
+
+
+def _require_checksums(data: bytes) -> None:
+    """Raise ValueError where a chunk that pixels depend on is not what was written; Pillow looks at few of them."""
+    place = len(_PNG)
+    while len(head := data[place : place + 8]) == 8:
+        kind, end = head[4:], place + 8 + int.from_bytes(head[:4], "big")
+        wanted = data[end : end + 4]
+        # in lower case are notes, which any reader may pass over; a file that is cut off is said to be so later
+        if (
+            kind[:1].isupper()
+            and len(wanted) == 4
+            and zlib.crc32(data[place + 4 : end]) != int.from_bytes(wanted, "big")
+        ):
+            raise ValueError(f"its chunk {kind.decode('ascii', 'backslashreplace')} is damaged: wrong checksum")
+        place = end + 4
 
 
 def as_channels(picture: Picture, channels: int) -> Image.Image | torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from headstart.data.pictures import MAX_PIXELS, check_picture
+from headstart.data.pictures import check_picture, is_of_fit_size
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN, _FRAME, _TABLES, _HUFFMAN, _RESTART = 0xDA, 0xC0, 0xDB, 0xC4, 0xDD
@@ -107,7 +107,7 @@ def _fits(frame: bytes, scan: bytes, quantizers: set[int], huffman: set[int]) ->
     if len(frame) < 6 or frame[0] != 8:
         return False
     height, width, parts = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big"), frame[5]
-    if not 0 < height * width <= MAX_PIXELS or parts not in (1, 3) or len(frame) != 6 + 3 * parts:
+    if not is_of_fit_size(width, height) or parts not in (1, 3) or len(frame) != 6 + 3 * parts:
         return False
     if len(scan) != 4 + 2 * parts or scan[0] != parts or scan[-3:] != b"\x00\x3f\x00":
         return False

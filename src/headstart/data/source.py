@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -39,6 +40,24 @@ class Examples(Protocol):
 
     def where(self, index: int) -> str:
         """Where a person finds this image."""
+
+
+_BREAKS = ("Cc", "Zl", "Zp")
+"""Kinds of signs that no name of a class has: control characters, ends of lines and paragraphs."""
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_line(name: str) -> bool:
+    """Whether a name can be that of a class: a line of text, without what a terminal would obey."""
+    return name.isprintable() or (is_text(name) and not any(unicodedata.category(sign) in _BREAKS for sign in name))
 
 
 @dataclass

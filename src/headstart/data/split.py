@@ -99,17 +99,24 @@ def first_shots(order: Indices, targets: Targets, shots: int, class_names: Seque
     return order[np.sort(taken)]
 
 
-def check_classes(targets: Targets, split: str, class_names: Sequence[str]) -> None:
-    """Raise DataError where a split leaves a class out; numbers have none."""
+def check_classes(targets: Targets, split: str, class_names: Sequence[str], *, have: Sequence[int]) -> None:
+    """Raise DataError where a split leaves a class out; numbers have none. `have`: images of each in all splits."""
     if targets.dtype.kind == "f":
         return
     counts = class_counts(targets, len(class_names))
     absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        count_of = dict(zip(class_names, have, strict=True))
+        rarest = min(absent, key=lambda name: count_of[name])
+        images = count_of[rarest]
+        advice = "make it larger"
+        if images < 3:  # no size would help
+            few = f"{images or 'no'} image{'s' * (images != 1)}"
+            advice = f"{few} of it can be used, and train, val and test need one each"
         raise DataError(
             f"data.{split}_size: the {split} split ({len(targets)} examples) leaves out the class "
-            f"{absent[0]!r}{more}; make it larger."
+            f"{rarest!r}{more}; {advice}."
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart.config.paths import expanded
 from headstart.data.csv_table import SPLIT_WORDS
 from headstart.data.fingerprint import split_fingerprint
 from headstart.data.source import Source
@@ -28,7 +29,7 @@ def read_split(path: str) -> dict[str, str]:
     `train,val`, which stands in the examples.parquet of a run that trained on both, is `val`. Raises DataError
     where the file cannot be read, names an id in two splits, or lacks a split.
     """
-    file = Path(path).expanduser()
+    file = expanded(path)
     try:
         stat = file.stat()
     except OSError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from headstart.data.source import Examples, Picture
+from headstart.data.source import Examples, Picture, file_of
+from headstart.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,22 @@ class Split:
     def targets(self) -> npt.NDArray[np.int64]:
         """Their targets, in order."""
         return self.examples.targets[self.indices]
+
+    def image(self, position: int, digest: int | None) -> Picture:
+        """Decode the image at a position; `digest`: first eight bytes of the SHA-256 of its content, where known.
+
+        Raises what decoding does, and DataError where it is a file that has other content by now.
+        """
+        (examples, index), *_ = Split(self.examples, self.indices[position : position + 1]).places()
+        picture = examples.image(index)
+        if digest is not None and file_of(examples, index) is not None:
+            found = hashlib.sha256(examples.content(index)).digest()
+            if int.from_bytes(found[:8], "big") != digest:
+                raise DataError(
+                    f"{examples.where(index)}: was changed after it was checked; start again once nothing "
+                    "writes to the data."
+                )
+        return picture
 
     def places(self) -> Iterator[tuple[Examples, int]]:
         """The source's own examples, and the index there of each of these."""

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headstart.config.paths import expanded
 from headstart.errors import DataError, did_you_mean
 
 MOST_ROWS = 50_000_000
 """Of a table that is read: one that claims more is no list of images."""
+MOST_COLUMNS = 20_000
+"""Of a table that is read."""
+_SHOWN, _LONG = 12, 200
 _DELIMITERS = ",;\t"
 
 
 class Table:
     """Columns by name; a cell is text, or None where it is empty. Rows are counted from 1, below the header."""
 
-    def __init__(self, path: Path, key: str, columns: dict[str, list[str | None]]) -> None:
+    def __init__(
+        self, path: Path, key: str, columns: dict[str, list[str | None]], others: Mapping[str, str] | None = None
+    ) -> None:
         self.path = path
         self.key = key
         self.columns = columns
+        self.others = others or {}
+        """Kinds of the columns that hold something else than text and numbers, by name."""
 
     @property
     def said(self) -> str:
@@ -33,8 +43,10 @@ class Table:
 
     def column(self, name: str, *, key: str) -> list[str | None]:
         """A column that the config names; raises DataError where there is none of that name."""
+        if name in self.others:
+            raise DataError(f"{key}={name}: {self.path} has no text or numbers in it but {self.others[name]}.")
         if name not in self.columns:
-            hint = did_you_mean(name, self.columns) or f" It has {', '.join(self.columns)}."
+            hint = did_you_mean(name, self.columns) or f" It has {some(self.columns)}."
             raise DataError(f"{key}={name}: {self.path} has no such column.{hint}")
         return self.columns[name]
 
@@ -43,20 +55,30 @@ class Table:
         return DataError(f"{self.path}, row {row + 1}, column {column}: {what}")
 
 
+def shown(cell: str) -> str:
+    """A cell as an error shows it: in quotes, and not without end."""
+    return repr(cell) if len(cell) <= _LONG else f"{cell[:_LONG]!r}..."
+
+
 def read_table(path: str, *, key: str) -> Table:
     """Read a table; `key` is the config's key that names it.
 
     Raises DataError where there is no such file, or it is no table.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        what = "is a folder, not a table (.csv, .parquet)" if file.is_dir() else "there is no such file"
+    file = expanded(path)
+    if not os.path.isfile(file):  # noqa: PTH113 - a Path's own raises for a name that is too long
+        what = "there is no such file"
+        if os.path.exists(file):  # noqa: PTH110
+            is_folder = os.path.isdir(file)  # noqa: PTH112
+            what = f"is a {'folder' if is_folder else 'pipe, socket or device'}, not a table (.csv, .parquet)"
         raise DataError(f"{key}={path}: {what}.")
     suffix = file.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet"):
         raise DataError(f"{key}={path}: a table is a .csv or a .parquet file.")
-    columns = _parquet(file, key) if suffix == ".parquet" else _csv(file, key)
-    return Table(file, key, columns)
+    if suffix == ".parquet":
+        columns, others = _parquet(file, key)
+        return Table(file, key, columns, others)
+    return Table(file, key, _csv(file, key))
 
 
 def _csv(path: Path, key: str) -> dict[str, list[str | None]]:
@@ -93,14 +115,24 @@ def _rows(reader: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _require_names(names: Sequence[str], said: str) -> None:
-    for name in names:
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"{said}: has {len(names):,} columns; more than {MOST_COLUMNS:,} are no list of images.")
+    for name, count in Counter(names).items():
         if not name:
             raise DataError(f"{said}: has a column without a name.")
-        if names.count(name) > 1:
+        if count > 1:
             raise DataError(f"{said}: has two columns called {name!r}.")
 
 
-def _parquet(path: Path, key: str) -> dict[str, list[str | None]]:
+def some(names: Iterable[str]) -> str:
+    """Names as an error shows them: not too many of them."""
+    names = list(names)
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _parquet(path: Path, key: str) -> tuple[dict[str, list[str | None]], dict[str, str]]:
+    """Columns of text and numbers, and the kinds of the others."""
     from pyarrow import ArrowException, parquet
 
     try:
@@ -109,13 +141,14 @@ def _parquet(path: Path, key: str) -> dict[str, list[str | None]]:
                 raise DataError(f"{key}={path}: has more than {MOST_ROWS:,} rows.")
             names = file.schema_arrow.names
             _require_names(names, f"{key}={path}")
+            kinds = {name: file.schema_arrow.field(name).type for name in names}
             found = {}
             for name in names:
-                if _is_plain(file.schema_arrow.field(name).type):
+                if _is_plain(kinds[name]):
                     found[name] = [_text(value) for value in file.read(columns=[name]).column(name).to_pylist()]
     except (OSError, ArrowException, ValueError, OverflowError) as error:
         raise DataError(f"{key}={path}: cannot be read as Parquet ({str(error).splitlines()[0][:200]}).") from error
-    return found
+    return found, {name: str(kind).splitlines()[0][:80] for name, kind in kinds.items() if name not in found}
 
 
 def _is_plain(kind: Any) -> bool:

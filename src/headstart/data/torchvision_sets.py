@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from headstart.config.paths import expanded
 from headstart.data.pictures import open_picture
 from headstart.data.source import Examples, Source
 from headstart.errors import DataError, did_you_mean
@@ -106,7 +107,7 @@ def torchvision_set(name: str, *, path: str, download: bool, options: Mapping[st
     if name not in available():
         hint = did_you_mean(name, available()) or " `headstart list data` shows them."
         raise DataError(f"data.name={name}: torchvision has no such set.{hint}")
-    if not download and not Path(path).expanduser().is_dir():
+    if not download and not expanded(path).is_dir():
         raise DataError(
             f"data.name={name}: is not in data.path={path}, which is no folder; data.download=true fetches it, "
             "where torchvision can."
@@ -121,7 +122,7 @@ def torchvision_set(name: str, *, path: str, download: bool, options: Mapping[st
         )
         if dataset is not None:
             files = _files(dataset)
-            root = str(Path(path).expanduser())
+            root = str(expanded(path))
             splits[split] = (
                 FilesOfASet(dataset, files, split, name, root) if files else SetExamples(dataset, split, name)
             )
@@ -155,7 +156,7 @@ def _open(
 ) -> Any:
     takes = "download" in parameters or "kwargs" in parameters
     extra: dict[str, Any] = {**options, **({"download": download} if takes else {})}
-    root = Path(path).expanduser()
+    root = expanded(path)
     before = set(root.iterdir()) if root.is_dir() else set()
     for way in ways:
         try:
