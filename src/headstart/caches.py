@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ KINDS = {
 }
 """Folders in the cache folder that are ours, and what they hold: what else is there stays."""
 ABOUT = "about.json"
+LOCK = ".lock"
+"""In a cache's folder: whoever holds it is building it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,21 @@ def mark_used(folder: Path) -> None:
     """Remember that a cache was used now."""
     with suppress(OSError):
         os.utime(folder / ABOUT)
+
+
+def remove(cache: Cache) -> bool:
+    """Remove a cache unless somebody is building it; who reads it keeps what is open. Returns whether it is gone."""
+    from filelock import FileLock, Timeout
+
+    if not cache.path.is_dir() or cache.path.is_symlink():
+        cache.path.unlink(missing_ok=True)
+        return True
+    try:
+        with FileLock(cache.path / LOCK).acquire(timeout=0):
+            shutil.rmtree(cache.path, ignore_errors=True)
+    except (Timeout, OSError):
+        return False
+    return not cache.path.exists()
 
 
 def size_of(path: Path) -> int:

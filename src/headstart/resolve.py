@@ -203,7 +203,7 @@ def spec_of(config: Config) -> InputSpec:
         std=tuple(data.std or ()),
         interpolation=str(data.interpolation),
         crop_pct=float(data.crop_pct or 1.0),
-        crop_mode=own.crop_mode,
+        crop_mode=str(data.crop_mode or own.crop_mode),
     )
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from tests.conftest import RunTiny, make_photos, tiny_config
 
-from headstart.caches import IMAGES, caches_of
+from headstart.caches import IMAGES, LOCK, caches_of
+from headstart.cli import main
 from headstart.config.compose import compose
 from headstart.config.identity import config_hash
 from headstart.data import ImageDataModule, decoded, image_cache, load_data
@@ -44,7 +46,7 @@ def folders(cache: Path) -> list[Path]:
 
 
 def fill(folder: Path) -> None:
-    build(folder, DIGESTS, lambda i: ARRAYS[i], threads=1, waiting=lambda: None)
+    build(folder, DIGESTS, lambda i: ARRAYS[i], threads=1, most=2**30, waiting=lambda: None)
 
 
 def is_whole(folder: Path) -> bool:
@@ -68,10 +70,11 @@ def test_the_cache_changes_no_bit_and_is_read(photos: Path, tmp_path: Path) -> N
 def test_a_file_that_was_spoilt_meanwhile_is_said_before_training(photos: Path) -> None:
     data = module(photos)
     (photos / "red" / "05.jpg").write_bytes(b"gone")
+    before = (photos / "blue" / "03.jpg").read_bytes()
     (photos / "blue" / "03.jpg").unlink()
     with pytest.raises(DataError, match=r"blue/03\.jpg: cannot be decoded any more \(.*No such file"):
         data.warm(threads=2, test=True)
-    (photos / "blue" / "03.jpg").write_bytes((photos / "blue" / "04.jpg").read_bytes())
+    (photos / "blue" / "03.jpg").write_bytes(before)
     with pytest.raises(DataError, match=r"red/05\.jpg: cannot be decoded any more \(cannot identify"):
         data.warm(threads=2, test=True)
 
@@ -132,7 +135,7 @@ def build_slowly(folder: Path, pause: float, begin: Any, waits: Any) -> None:
         return ARRAYS[i]
 
     begin.wait()
-    build(folder, DIGESTS, slow, threads=1, waiting=waits.release)
+    build(folder, DIGESTS, slow, threads=1, most=2**30, waiting=waits.release)
 
 
 def start_build(folder: Path, *, pause: float, begin: Any, waits: Any) -> BaseProcess:
@@ -207,6 +210,35 @@ def test_what_does_not_fit_is_said_and_decoded_anew(
     assert "data.cache_gb=1e-06: the decoded images would take 0.0 GB; each is decoded anew in each epoch." in said
     assert all(torch.equal(a, b) for a, b in zip(plain, seen(data), strict=True))
     assert caches_of(tmp_path / "cache" / IMAGES) == []
+
+
+def test_the_limit_holds_whatever_was_guessed(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def decode(i: int) -> np.ndarray:
+        made.append(i)
+        return ARRAYS[i]
+
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(decoded, "_CHUNK", 4)
+        assert not build(tmp_path / "set", DIGESTS, decode, threads=1, most=5 * 60, waiting=lambda: None)
+    assert len(made) == 8  # the chunk in which it was reached is kept
+    found = places(tmp_path / "set", DIGESTS)
+    assert [place is not None for place in found] == [True] * 8 + [False] * 32
+    fill(tmp_path / "set")
+    assert is_whole(tmp_path / "set")
+
+
+def test_a_cache_that_is_being_built_is_not_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "cache" / IMAGES / "set"
+    fill(folder)
+    with FileLock(folder / LOCK).acquire():
+        assert main(["cache", "--clear", "images", "--yes"]) == 3
+        assert "is being built by another process, and was left." in capsys.readouterr().err
+        assert is_whole(folder)
+    assert main(["cache", "--clear", "images", "--yes"]) == 0
+    assert not folder.exists()
 
 
 def test_what_was_not_used_for_longest_makes_way(

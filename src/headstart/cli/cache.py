@@ -7,13 +7,12 @@ headstart cache --clear images --unused 30
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.caches import KINDS, Cache, caches_of
+from headstart.caches import KINDS, Cache, caches_of, remove
 from headstart.errors import ConfigError
 
 DAY = 86400
@@ -74,13 +73,11 @@ def _clear(chosen: Sequence[Cache], *, ask: bool) -> int:
         if input("Clear them? [y/N] ").strip().lower() not in ("y", "yes"):
             print("Nothing was cleared.")
             return 0
-    for cache in chosen:
-        if cache.path.is_dir() and not cache.path.is_symlink():
-            shutil.rmtree(cache.path)
-        else:
-            cache.path.unlink(missing_ok=True)
-    print(f"Cleared {_bytes(size)}.")
-    return 0
+    kept = [cache for cache in chosen if not remove(cache)]
+    print(f"Cleared {_bytes(size - sum(cache.size for cache in kept))}.")
+    for cache in kept:
+        print(f"{cache.path}: is being built by another process, and was left.", file=sys.stderr)
+    return 3 if kept else 0
 
 
 def _bytes(size: int) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 """Columns that the table needs: a number that is cut is none."""
+ALL_STRENGTHS = "1,2,3,4,5"
 Metrics = Mapping[str, float | None]
 
 
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="spoilt copies of the run's own test images in place of other data: all, or some of noise, blur, "
         "weather, digital, gaussian_noise ...",
     )
-    parser.add_argument("--severity", default="1,2,3,4,5", help="how strong, of 1 to 5 (default: all five)")
+    parser.add_argument("--severity", help="how strong, of 1 to 5 (default: all five)")
     parser.add_argument("--again", action="store_true", help="replace evaluations that are there already")
     parser.add_argument("--no-predictions", action="store_true", help="keep no predictions beside the record")
     parser.add_argument("--config-dir", action="append", default=[], help="a further folder of configs")
@@ -99,11 +100,18 @@ def run(arguments: argparse.Namespace) -> int:
             except KeyboardInterrupt:
                 print("headstart: interrupted; what was scored by then is in the records.", file=sys.stderr)
                 return 130
+            except HeadstartError as error:
+                if len(ready) == 1:
+                    raise
+                shown.pop()
+                failed.append(str(error))
             except (MemoryError, RuntimeError) as error:
                 raise explained(error, prepared.config) or error from error
             done += prepared.images
             if len(ready) > 1:
                 _tell_of_run(prepared, number, len(ready), begun, share=done / max(1, total))
+    if not shown:
+        raise HeadstartError("\n".join(failed))
     _print(shown, how=arguments.format)
     for line in failed:
         print(line, file=sys.stderr)
@@ -134,15 +142,22 @@ def _asked(arguments: argparse.Namespace, overrides: Sequence[str]) -> Asked:
 
     spoilings: tuple[Spoiling, ...] = ()
     if arguments.corrupt is not None:
-        for flag, value in (("name", arguments.name), ("split", arguments.split), ("map", arguments.map)):
+        for flag, value in (
+            ("name", arguments.name),
+            ("split", arguments.split),
+            ("map", arguments.map),
+            ("ignore-unknown", arguments.ignore_unknown or None),
+        ):
             if value is not None:
                 raise ConfigError(f"--{flag}: is for other data; --corrupt names its own, of the run's test split.")
         names = chosen([word.strip() for word in arguments.corrupt.split(",")])
-        strengths = [word.strip() for word in arguments.severity.split(",")]
+        strengths = [word.strip() for word in (arguments.severity or ALL_STRENGTHS).split(",")]
         if odd := [word for word in strengths if word not in map(str, SEVERITIES)]:
             raise ConfigError(f"--severity {odd[0]}: must be of {', '.join(map(str, SEVERITIES))}.")
         severities = sorted({int(word) for word in strengths})
         spoilings = tuple(Spoiling(name, severity) for name in names for severity in severities)
+    elif arguments.severity is not None:
+        raise ConfigError("--severity: is for spoilt copies; add --corrupt.")
     elif not any(text.startswith(("data=", "data.")) for text in overrides):
         raise ConfigError("evaluate: say on what: data=image_folder data.path=FOLDER, or --corrupt all.")
     if arguments.name is not None:

@@ -43,12 +43,13 @@ def abroad_of(arms: Sequence[Arm], against: Mapping[str, Arm], metric: str, pair
     if split != "test":
         return ()
     runs = [run for arm in arms for run in arm.runs]
+    apart = of_different_data(arms)
     names = dict.fromkeys(found for run in runs for key in run.metrics if (found := evaluated_in(key)))
     columns = []
     for evaluation in sorted(names, key=_order):
         key = metric_name(evaluation, name)
         values = {arm.key: value for arm in arms if (value := _value(arm, key))}
-        if not values:
+        if not values or evaluation in apart:
             continue
         decided = decide(
             [pairing(arm, against.get(arm.key), key) for arm in arms],
@@ -58,6 +59,19 @@ def abroad_of(arms: Sequence[Arm], against: Mapping[str, Arm], metric: str, pair
         paired = {arm.key: one for arm, one in zip(arms, decided, strict=True) if one is not None}
         columns.append(Abroad(evaluation, key, values, paired))
     return tuple(columns)
+
+
+def of_different_data(arms: Sequence[Arm]) -> list[str]:
+    """Names under which the runs of the arms were scored on different data; spoilt copies are each run's own."""
+    seen: dict[str, set[str]] = {}
+    records = [run.record for arm in arms for run in arm.runs if run.record is not None]
+    for record in records:
+        for name, one in record.evaluations.items():
+            data = one.get("data") if isinstance(one, dict) else None
+            corruption, _ = spoilt_as(name) or (name, 0)
+            if isinstance(data, dict) and corruption not in (*CORRUPTIONS, CORRUPTED):
+                seen.setdefault(name, set()).add(str(data.get("fingerprint")))
+    return sorted(name for name, fingerprints in seen.items() if len(fingerprints) > 1)
 
 
 def _order(name: str) -> tuple[int, int, int, str]:

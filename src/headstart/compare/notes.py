@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from headstart.compare.abroad import of_different_data
 from headstart.compare.arms import Arm
 from headstart.records.evaluations import data_at
 
@@ -53,6 +54,8 @@ def notes_of(
             notes.append(
                 f"{arm.label}: {row.gain.n} pairs on {row.gain.units} splits; those of a split are averaged first."
             )
+    for name in of_different_data(arms):
+        notes.append(f"{name}: the runs were scored on different data under this name; it is left out.")
     improving = [row.arm for row in rows if row.improving]
     if improving:
         notes.append(

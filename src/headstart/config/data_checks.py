@@ -28,6 +28,8 @@ def check_splits(data: DataConfig) -> None:
                 raise ConfigError(
                     f"data.{key}: data.split_file says which example goes where; leave one of them out."
                 )
+    if data.positive is not None and data.task not in ("auto", "binary"):
+        raise ConfigError(f"data.positive={data.positive}: makes the task binary, and data.task={data.task}.")
     _check_groups(data)
 
 

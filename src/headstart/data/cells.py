@@ -144,12 +144,17 @@ def require_seen(table: Table, labels: Labels, columns: Sequence[str], split_of:
     if task == "regression":
         return
     in_train = np.array([split == "train" for split in split_of])
-    hot = targets if task == "multilabel" else np.eye(len(names), dtype=np.int64)[targets]
-    unseen = hot[~in_train][:, hot[in_train].sum(axis=0) == 0].any(axis=1)
+    if in_train.all():
+        return
+    if task == "multilabel":
+        never = targets[in_train].sum(axis=0) == 0
+        unseen = ~in_train & targets[:, never].any(axis=1)
+    else:
+        unseen = ~in_train & ~np.isin(targets, targets[in_train])
     if unseen.any():
-        row = int(np.flatnonzero(~in_train)[int(unseen.argmax())])
-        missing = (hot[row] > 0) & (hot[in_train].sum(axis=0) == 0)
-        label = names[int(missing.argmax())]
+        row = int(unseen.argmax())
+        place = int((targets[row] * never).argmax()) if task == "multilabel" else int(targets[row])
+        label = names[place]
         raise table.wrong(
             row,
             columns[0] if len(columns) == 1 else label,

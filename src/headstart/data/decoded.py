@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
+from headstart.caches import LOCK
 from headstart.data.forms import Pixels
 from headstart.progress import counted
 from headstart.records.atomic import write_with
@@ -53,17 +54,10 @@ def places(folder: Path, digests: ShortDigests) -> list[Place | None]:
     wanted = {int(digest): None for digest in digests}
     found: dict[int, Place] = {}
     for index in sorted(folder.glob("part-*.npy")):
-        try:
-            rows = np.load(index, allow_pickle=False)
-            # PyTorch warns of memory that is read-only; what is written to this would be nobody else's
-            pixels = np.memmap(index.with_suffix(".bin"), dtype=np.uint8, mode="c")
-        except (OSError, ValueError, EOFError):
+        part = _part(index)
+        if part is None:
             continue
-        if rows.dtype != _INDEX or rows.ndim != 1 or not len(rows):
-            continue
-        ends = rows["offset"] + rows["shape"].astype(np.uint64).prod(axis=1)
-        if int(ends.max()) != len(pixels):
-            continue
+        rows, pixels = part
         for digest, offset, shape in zip(
             rows["digest"].tolist(), rows["offset"].tolist(), rows["shape"].tolist(), strict=True
         ):
@@ -72,18 +66,33 @@ def places(folder: Path, digests: ShortDigests) -> list[Place | None]:
     return [found.get(int(digest)) for digest in digests]
 
 
+def _part(index: Path) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint8]] | None:
+    """Index and pixels of a part; None where it is damaged."""
+    try:
+        rows = np.load(index, allow_pickle=False)
+        # PyTorch warns of memory that is read-only; what is written to this would be nobody else's
+        pixels = np.memmap(index.with_suffix(".bin"), dtype=np.uint8, mode="c")
+    except (OSError, ValueError, EOFError):
+        return None
+    if rows.dtype != _INDEX or rows.ndim != 1 or not len(rows):
+        return None
+    ends = rows["offset"] + rows["shape"].astype(np.uint64).prod(axis=1)
+    return (rows, pixels) if int(ends.max()) == len(pixels) else None
+
+
 def build(
     folder: Path,
     digests: ShortDigests,
     decode: Callable[[int], Pixels | None],
     *,
     threads: int,
+    most: int,
     waiting: Callable[[], None],
-) -> None:
+) -> bool:
     """Decode what is not there yet; `decode(i)` gives the image of `digests[i]`, or None where it cannot.
 
-    `waiting` is told once where another process is at it. Raises OSError where the disk does not take it; what is
-    there by then stays.
+    At most `most` bytes are added; returns whether that was enough. `waiting` is told once where another process is
+    at it. Raises OSError where the disk does not take it. What is there by then stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, waiting):
@@ -101,11 +110,14 @@ def build(
                     if pixels is not None:
                         writer.add(int(digests[i]), pixels)
                 tell(start + len(chunk))
+                if writer.written > most:
+                    return False
+    return True
 
 
 @contextmanager
 def _alone(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -118,10 +130,11 @@ def _alone(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def _remove_unbelieved(folder: Path) -> None:
-    """Pixels without an index, left behind by a build that was killed; nobody else is building."""
-    for path in folder.glob("part-*.bin"):
-        if not path.with_suffix(".npy").exists():
+    """Parts that nobody reads, of a build that was killed or damaged since; nobody else is building."""
+    for path in {file.with_suffix(".npy") for file in folder.glob("part-*")}:
+        if _part(path) is None:
             path.unlink(missing_ok=True)
+            path.with_suffix(".bin").unlink(missing_ok=True)
     for path in folder.glob(".part-*"):
         path.unlink(missing_ok=True)
 
@@ -134,6 +147,8 @@ class _Writer:
         self._file: BinaryIO | None = None
         self._path = folder
         self._offset = 0
+        self.written = 0
+        """Bytes of all parts."""
         self._rows: list[tuple[int, int, Sequence[int]]] = []
 
     def __enter__(self) -> _Writer:
@@ -156,6 +171,7 @@ class _Writer:
         self._file.write(np.ascontiguousarray(pixels).data)
         self._rows.append((digest, self._offset, pixels.shape))
         self._offset += pixels.size
+        self.written += pixels.size
         if self._offset >= PART_BYTES:
             self._close()
 
@@ -164,6 +180,7 @@ class _Writer:
             return
         try:
             self._file.flush()
+            self._file.truncate(self._offset)  # an interrupt may have come between two lines
             os.fsync(self._file.fileno())
             self._file.close()
             rows = np.array(self._rows, dtype=_INDEX)

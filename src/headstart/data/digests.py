@@ -22,14 +22,15 @@ _MOST = 20_000_000
 _YOUNG_NS = 50_000_000
 """A file changed less than this before it was read may change once more within one tick of its times."""
 
-Stamp = tuple[int, int, int]
-"""Size, time of the last change of the content, and of the file's own entry, which nobody can set: nanoseconds."""
+Stamp = tuple[int, int, int, int]
+"""Size, time of the last change of the content, and of the file's own entry, which nobody can set, in nanoseconds;
+and which file of the disk it is: a folder that takes another's place changes neither."""
 
 
 def stamp_of(path: str) -> Stamp:
     """What a file's entry says of it; raises OSError."""
     found = os.stat(path)  # noqa: PTH116 - a Path for each costs seconds
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino % 2**63
 
 
 class Digests:
@@ -48,7 +49,7 @@ class Digests:
 
     def put(self, name: str, stamp: Stamp, digest: bytes, problem: str) -> None:
         """Remember a file that was read after `stamp` was taken."""
-        if max(stamp[1:]) < time.time_ns() - _YOUNG_NS:
+        if max(stamp[1:3]) < time.time_ns() - _YOUNG_NS:
             self._known[name] = (stamp, digest, problem)
             self._is_new = True
 
@@ -67,6 +68,7 @@ class Digests:
             )
 
 
+_STAMP = ("size", "mtime_ns", "ctime_ns", "inode")
 Known = dict[str, tuple[Stamp, bytes, str]]
 
 
@@ -76,7 +78,7 @@ def _write(path: Path, known: Known) -> None:
 
     stamps = [stamp for stamp, _, _ in known.values()]
     columns: dict[str, Any] = {"id": pa.array(list(known), pa.string())}
-    for i, name in enumerate(("size", "mtime_ns", "ctime_ns")):
+    for i, name in enumerate(_STAMP):
         columns[name] = pa.array([stamp[i] for stamp in stamps], pa.int64())
     columns["digest"] = pa.array([digest for _, digest, _ in known.values()], pa.binary(32))
     columns["problem"] = pa.array([problem for _, _, problem in known.values()], pa.string())
@@ -95,14 +97,14 @@ def _read(path: Path) -> Known:
                 or (file.schema_arrow.metadata or {}).get(b"headstart") != _VERSION.encode()
             ):
                 return {}
-            table = file.read(columns=["id", "size", "mtime_ns", "ctime_ns", "digest", "problem"])
+            table = file.read(columns=["id", *_STAMP, "digest", "problem"])
         columns = [column.to_pylist() for column in table.columns]
     except (OSError, ArrowException, ValueError, KeyError, TypeError, OverflowError):
         return {}
     if any(column.null_count for column in table.columns):
         return {}
-    names, sizes, changed, entered, digests, problems = columns
-    stamps = zip(sizes, changed, entered, strict=True)
+    names, *of_stamps, digests, problems = columns
+    stamps = zip(*of_stamps, strict=True)
     return {
         name: (stamp, digest, problem)
         for name, stamp, digest, problem in zip(names, stamps, digests, problems, strict=True)

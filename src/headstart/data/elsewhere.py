@@ -63,6 +63,8 @@ def load_elsewhere(
     chosen, parts = _parts(source, split)
     places = _places(source.class_names, class_names, names)
     numbers = task == "regression"
+    if numbers:
+        _require_apart(source.class_names, class_names, places)
     if numbers and (lacking := sorted(set(range(len(class_names))) - set(places))):
         raise DataError(f"data: has no {class_names[lacking[0]]!r}; the run predicts {', '.join(class_names)}.")
     unknown = _unknown(source, parts, places) if not numbers else {}
@@ -74,7 +76,7 @@ def load_elsewhere(
         np.arange(len(part.ids)) if several else np.flatnonzero(own >= 0)
         for part, own in zip(parts, targets, strict=True)
     ]
-    if not sum(map(len, kept)):
+    if not sum(map(len, kept)) or (task == "multilabel" and not any(own.any() for own in targets)):
         raise DataError("data: has no images of any class of the run.")
     examples = _Chosen(parts, kept, np.concatenate([own[rows] for own, rows in zip(targets, kept, strict=True)]))
     renamed = Source(tuple(class_names), task, {"test": examples})
@@ -140,6 +142,14 @@ def _places(theirs: Sequence[str], ours: Sequence[str], names: Mapping[str, str]
             raise ConfigError(f"--map: the run has no class {own!r}.{did_you_mean(own, ours)}")
     place = {name: i for i, name in enumerate(ours)}
     return [place.get(names.get(name, name), -1) for name in theirs]
+
+
+def _require_apart(theirs: Sequence[str], ours: Sequence[str], places: Sequence[int]) -> None:
+    """Raise ConfigError where two of the data's numbers would be one of the run's."""
+    for place, name in enumerate(ours):
+        both = [theirs[i] for i, own in enumerate(places) if own == place]
+        if len(both) > 1:
+            raise ConfigError(f"--map: {both[0]!r} and {both[1]!r} would both be {name!r}.")
 
 
 def _unknown(source: Source, parts: Sequence[Examples], places: Sequence[int]) -> dict[str, int]:

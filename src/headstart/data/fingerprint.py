@@ -31,7 +31,7 @@ class Scan:
     """What one pass over all content found."""
 
     fingerprint: str
-    """SHA-256 over the sorted split, id, label and content of each example that can be used."""
+    """SHA-256 over the sorted split, id, label, content and group of each example that can be used."""
     usable: dict[str, list[int]]
     """Indices of the examples that can be used, per split of the source."""
     digests: dict[str, npt.NDArray[np.uint64]]
@@ -72,7 +72,8 @@ def scan(source: Source, *, threads: int, on_bad_image: str, fresh: bool = False
                     usable[split].append(i)
                     starts += digest[:8]
                     label = examples.targets[i].tolist()
-                    lines.append(f"{split}\0{examples.ids[i]}\0{label}\0{digest.hex()}")
+                    group = f"\0{source.groups[split][i]}" if split in source.groups else ""
+                    lines.append(f"{split}\0{examples.ids[i]}\0{label}\0{digest.hex()}{group}")
             digests[split] = np.frombuffer(starts, dtype=">u8").astype(np.uint64)
     finally:  # what was read need not be read again once the bad image is mended
         for one in known.values():
@@ -126,7 +127,7 @@ class _Look:
         found = None if self.fresh else self.known.get(name, stamp)
         if found is None:
             found = self._read(index)
-            if found[0]:  # what could not be read may be so the next time
+            if found[0]:  # what could not be read may be the next time
                 self.known.put(name, stamp, *found)
         return found
 
@@ -141,8 +142,11 @@ class _Look:
                 check_content(content)
             else:
                 self.examples.image(index)
+        except (MemoryError, RuntimeError) as error:  # of this moment, and not of the image
+            return b"", _said(error)
         except BAD_IMAGE as error:
-            return digest, _said(error)
+            of_system = isinstance(error, OSError) and error.errno is not None
+            return b"" if of_system else digest, _said(error)
         return digest, ""
 
 

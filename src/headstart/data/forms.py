@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import PIL
+import timm
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, features
 from torchvision.transforms.v2 import functional as F
 
 from headstart.data.pictures import as_channels
@@ -93,7 +94,9 @@ Form = Finished | Shrunk | Squashed
 
 def form_key(form: Form) -> str:
     """SHA-256 hex digest of all that decides the bits: the form, and the versions of the libraries that make it."""
-    text = f"{_VERSION} {form!r} Pillow {PIL.__version__} torchvision {torchvision.__version__}"
+    made_by = {"timm": timm.__version__, "torch": torch.__version__, "Pillow": PIL.__version__}
+    made_by |= {name: str(features.version(name)) for name in ("jpg", "libjpeg_turbo", "zlib", "webp", "libtiff")}
+    text = f"{_VERSION} {form!r} {made_by} {torchvision.__version__}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from headstart.caches import ABOUT, IMAGES, caches_of, mark_used
+from headstart.caches import ABOUT, IMAGES, caches_of, mark_used, remove
 from headstart.data.decoded import Place, ShortDigests, build, places
 from headstart.data.forms import Form, Pixels, form_key
 from headstart.data.pictures import BAD_IMAGE
@@ -77,19 +76,26 @@ class ImageCache:
         missing = [i for i, place in enumerate(self.places(form, digests)) if place is None]
         try:
             if missing:
-                if not self._makes_room(folder, missing, decode):
+                most = self._room(folder, missing, decode)
+                if most is None:
                     return
                 folder.mkdir(parents=True, exist_ok=True)
                 about = {"source": self.source, "form": str(form), "fingerprint": self.fingerprint}
                 if not (folder / ABOUT).exists():
                     write_json(folder / ABOUT, about)
-                build(
+                fits = build(
                     folder,
                     digests,
                     decode,
                     threads=threads,
+                    most=most,
                     waiting=lambda: self.say("Waiting for another process that decodes the same images ..."),
                 )
+                if not fits:
+                    self.say(
+                        f"data.cache_gb={self.limit / 1e9:g}: the decoded images take more than that; those that "
+                        "are not kept are decoded anew in each epoch."
+                    )
             mark_used(folder)
             if bad:
                 raise DataError(min(bad))
@@ -99,8 +105,9 @@ class ImageCache:
                 "decoded anew in each epoch."
             )
 
-    def _makes_room(self, folder: Path, missing: Sequence[int], decode: Callable[[int], Pixels | None]) -> bool:
-        """Whether the missing images fit, after removing what has not been used for longest."""
+    def _room(self, folder: Path, missing: Sequence[int], decode: Callable[[int], Pixels | None]) -> int | None:
+        """Bytes that the missing images may take, after removing what has not been used for longest; None where
+        they will not fit."""
         chosen = np.linspace(0, len(missing) - 1, min(_SAMPLE, len(missing))).round().astype(int)
         sizes = [pixels.size for i in chosen if (pixels := decode(missing[int(i)])) is not None]
         needed = int(np.mean(sizes) * len(missing)) if sizes else 0
@@ -113,34 +120,23 @@ class ImageCache:
                 f"data.cache_gb={self.limit / 1e9:g}: the decoded images would take {(own + needed) / 1e9:.1f} GB; "
                 "each is decoded anew in each epoch."
             )
-            return False
+            return None
         for cache in sorted(others, key=lambda cache: cache.used):
             free = shutil.disk_usage(self.root).free - _SPARE
             if held + needed <= self.limit and needed <= free:
                 break
-            if _removed(cache.path):
+            if remove(cache):
                 held -= cache.size
         if held + needed > self.limit:
             self.say(
                 f"data.cache_gb={self.limit / 1e9:g}: the cache is full of images that others are decoding; each "
                 "is decoded anew in each epoch."
             )
-            return False
+            return None
         if needed > shutil.disk_usage(self.root).free - _SPARE:
             self.say(
                 f"{self.root}: has no room for {needed / 1e9:.1f} GB of decoded images; each is decoded anew in "
                 "each epoch."
             )
-            return False
-        return True
-
-
-def _removed(folder: Path) -> bool:
-    """Remove a cache unless somebody is building it; who reads it keeps what is open."""
-    lock = FileLock(folder / ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
-    except (Timeout, OSError):
-        return False
-    return not folder.exists()
+            return None
+        return min(self.limit - held, shutil.disk_usage(self.root).free - _SPARE)

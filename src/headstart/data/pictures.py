@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from headstart.data.source import Picture
 from headstart.errors import DataError
@@ -117,10 +117,33 @@ def as_channels(picture: Picture, channels: int) -> Image.Image | torch.Tensor:
     if channels not in _MODES:
         have = len(picture.getbands())
         raise DataError(f"data.channels={channels}: the images have {have} channels; 1, 3 and 4 can be made.")
-    upright = ImageOps.exif_transpose(picture)
+    upright = _upright(picture)
     if upright.mode.startswith("I") or upright.mode == "F":
         upright = _eight_bits(upright)
     return upright if upright.mode == _MODES[channels] else upright.convert(_MODES[channels])
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation of EXIF."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As a person sees it. Pillow's own way writes the rest of EXIF anew, and fails where that is damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF, in the middle of whatever is printed
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # its readers raise of every kind
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def thumbnail(picture: Picture, *, side: int) -> bytes:

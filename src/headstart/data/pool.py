@@ -92,12 +92,18 @@ def pooled(examples: Examples, indices: Indices, *, groups: Sequence[str] | None
         order = in_proportion(hashes, classes, np.ones(len(ids), dtype=np.int64))
         return Pool(examples, indices[order], np.arange(len(ids)), classes[order], None, split_seed)
     names, member = np.unique([groups[i] for i in indices.tolist()], return_inverse=True)
-    votes = np.zeros((len(names), int(classes.max()) + 1), dtype=np.int64)
-    np.add.at(votes, (member, classes), 1)
-    commonest = votes.argmax(axis=1)
+    commonest = _commonest(member, classes)
     sizes = np.bincount(member)
     of_groups = in_proportion(hashes_of(names.tolist(), split_seed=split_seed), commonest, sizes)
     place = np.empty(len(names), dtype=np.int64)
     place[of_groups] = np.arange(len(names))
     order = np.lexsort((hashes, place[member]))
     return Pool(examples, indices[order], place[member][order], commonest[member][order], groups, split_seed)
+
+
+def _commonest(member: Indices, classes: Indices) -> Indices:
+    """The class that most examples of each group have, of several the first."""
+    pairs, votes = np.unique(np.stack([member, classes], axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -votes, pairs[:, 0]))
+    first = np.unique(pairs[order, 0], return_index=True)[1]
+    return pairs[order[first], 1]

@@ -21,6 +21,8 @@ _NOTES: dict[int, tuple[bytes, ...]] = {
     0xFE: (b"",),
 }
 """Segments that say nothing of how to decode, and how they begin."""
+_LEAST = {0xE0: 14, 0xE1: 6, 0xE2: 14, 0xEE: 12, 0xFE: 0}
+"""Bytes that each has at least: Pillow reads versions and numbers of parts in them."""
 # all that stands in a scan: bytes, escaped 0xFF and restarts
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
@@ -61,7 +63,7 @@ def is_sound(data: bytes) -> bool:
         elif kind == _RESTART:
             if length != 4:
                 return False
-        elif kind not in _NOTES or not body.startswith(_NOTES[kind]):
+        elif kind not in _NOTES or not body.startswith(_NOTES[kind]) or len(body) < _LEAST[kind]:
             return False
     if not _fits(frame, body, quantizers, huffman):
         return False

@@ -97,7 +97,8 @@ def _parts(folder: Path, record: RunRecord, *, weights: Which, start: bool) -> I
     yield _Part(RECORD, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     config = read_config(folder / CONFIG)
     yield _Part(CONFIG, yaml.safe_dump(redacted(to_plain(config)), sort_keys=False, allow_unicode=True))
-    for name in (METRICS, PREDICTIONS, EXAMPLES):
+    further = sorted(path.name for path in folder.glob("predictions-*.parquet"))
+    for name in (METRICS, PREDICTIONS, EXAMPLES, *further):
         if (folder / name).is_file():
             yield _Part(name, path=folder / name)
     if (folder / PATCH).is_file():

@@ -30,6 +30,8 @@ def metrics_of(
     if task == "multilabel":
         there = targets.bool().any(dim=0)
         scores, targets = scores[:, there], targets[:, there]
+        if scores.shape[1] == 1:
+            return _of_one_label(scores.double()[:, 0], targets[:, 0].long(), threshold)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes that are not there: seen to below
         values = evaluate(scores, targets, task=task, split="test", threshold=threshold)
@@ -57,6 +59,18 @@ def _of_those_there(scores: torch.Tensor, targets: torch.Tensor, there: torch.Te
         "accuracy_macro": float(recall[there].double().mean()),
         "f1_macro": float(f1[there].double().mean()),
         "auroc": math.fsum(areas) / len(areas) if areas else math.nan,
+    }
+
+
+def _of_one_label(scores: torch.Tensor, targets: torch.Tensor, threshold: float) -> dict[str, float | None]:
+    """The metrics of several labels where images have one of them alone; torchmetrics has them of two and more."""
+    probabilities = scores.sigmoid()
+    f1 = float(tm.classification.binary_f1_score(probabilities, targets, threshold=threshold))
+    return {
+        "map_macro": float(tm.classification.binary_average_precision(probabilities, targets)),
+        "f1_micro": f1,
+        "f1_macro": f1,
+        "log_loss": float(torch.nn.functional.binary_cross_entropy_with_logits(scores, targets.double())),
     }
 
 

@@ -26,8 +26,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics named `<split>/<metric>` of (n, outputs) scores before softmax or sigmoid, or of numbers.
 
-    `targets` is (n,) of class indices, (n, classes) of 0 and 1, or (n, numbers). Computed in float64. `threshold`
-    is the probability above which a label counts as predicted. Expected calibration error: 15 equal bins, L1 (Guo
+    `targets` is (n,) of class indices, (n, classes) of 0 and 1, or (n, numbers). Computed from float64 scores;
+    torchmetrics counts shares in float32. `threshold` is the probability above which a label counts as predicted.
+    Expected calibration error: 15 equal bins, L1 (Guo
     et al. 2017, eq. 3), of two classes that of the positive one's probability. Macro averages weigh every class
     equally; auroc is one class against the rest, averaged so.
     """

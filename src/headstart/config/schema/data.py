@@ -11,6 +11,7 @@ AUGMENTS = ("none", "light", "randaugment", "trivial", "augmix", "bit")
 REST = "rest"
 """The test size that is all that training and validation leave."""
 TASKS = ("auto", "multiclass", "multilabel", "binary", "regression")
+CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -27,6 +28,13 @@ class DataConfig:
     std: list[float] | None = option(None, "Per channel, of pixels in [0, 1].", above=0, auto="the backbone's own")
     interpolation: str | None = option(
         None, "How images are resized.", choices=INTERPOLATIONS, auto="the backbone's own"
+    )
+    crop_mode: str | None = option(
+        None,
+        "How the evaluation crop comes about: the middle of the image (`center`), the whole image squeezed into it "
+        "(`squash`), or the whole image with borders (`border`).",
+        choices=CROP_MODES,
+        auto="the backbone's own",
     )
     crop_pct: float | None = option(
         None,
