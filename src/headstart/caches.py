@@ -55,7 +55,7 @@ def mark_used(folder: Path) -> None:
 
 
 def remove(cache: Cache) -> bool:
-    """Remove a cache unless somebody is building it; who reads it keeps what is open. Returns whether it is gone."""
+    """Remove a cache unless somebody is building it, and say whether; who reads it keeps what is open."""
     from filelock import FileLock, Timeout
 
     if not cache.path.is_dir() or cache.path.is_symlink():
