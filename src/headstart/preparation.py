@@ -16,6 +16,7 @@ from headstart.data import ImageDataModule, load_data
 from headstart.data.load import bit_image_size
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts
+from headstart.machine import keep_freed_memory
 from headstart.models.classifier import Built, build_classifier
 from headstart.models.source_head import source_head
 from headstart.models.weights import WeightsFile, locate_weights
@@ -94,6 +95,8 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
     config = resolve(config, gpu_elsewhere=rehearsal is not None and rehearsal.gpu_elsewhere)
     torch.set_num_threads(max(1, (config.trainer.threads or 1) // config.trainer.devices))
     set_determinism(config.trainer.deterministic)
+    if config.trainer.accelerator == "cpu":
+        keep_freed_memory()
     awaited = isinstance(config.weights, RunConfig) and config.weights.path.startswith(STAGE)
     if awaited and rehearsal is None:
         raise ConfigError(

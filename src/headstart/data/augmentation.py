@@ -70,14 +70,8 @@ class Augmentation:
 
     def finish(self, cut: Crops, draws: Draws) -> torch.Tensor:
         """What was cut -> uint8 (n, channels, *size) on its device: resized, flipped and changed by the policy."""
-        images = resample(cut, size=self.size, interpolation=self.interpolation)
-        flipped = draws[:, self._crop_draws] < 0.5
-        if images.device.type == "cpu":
-            for place in np.flatnonzero(flipped):
-                images[place] = images[place].flip(-1)
-        else:
-            mask = torch.from_numpy(flipped).to(images.device, non_blocking=True)
-            images = torch.where(mask[:, None, None, None], images.flip(-1), images)
+        mirrored = draws[:, self._crop_draws] < 0.5
+        images = resample(cut, size=self.size, interpolation=self.interpolation, mirrored=mirrored)
         return self.policy(images, draws[:, self._crop_draws + 1 :]) if self.policy else images
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,9 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from headstart.data.workers import share_out
+
+Mask = npt.NDArray[np.bool_]
 Sizes = npt.NDArray[np.int64]
 """(n, 2): height and width in pixels."""
 
@@ -46,8 +48,10 @@ def packed(crops: list[npt.NDArray[np.uint8]]) -> Packed:
     return Packed(torch.from_numpy(images), sizes)
 
 
-def resample(crops: Crops, *, size: tuple[int, int], interpolation: str) -> torch.Tensor:
-    """Crops -> uint8 (n, channels, *size).
+def resample(
+    crops: Crops, *, size: tuple[int, int], interpolation: str, mirrored: Mask | None = None
+) -> torch.Tensor:
+    """Crops -> uint8 (n, channels, *size), those that are `mirrored` (n,) with left and right exchanged.
 
     Antialiased as Pillow does it, with kernels as wide as the reduction; on a CPU by PyTorch's kernels for bytes
     (where it has them), elsewhere as two products with a matrix for each image and axis. The two agree to within
@@ -55,13 +59,18 @@ def resample(crops: Crops, *, size: tuple[int, int], interpolation: str) -> torc
     """
     on_cpu = isinstance(crops, list) or crops.images.device.type == "cpu"
     if on_cpu and interpolation in ("bilinear", "bicubic"):
-        return _one_by_one(_each(crops), size, interpolation)
+        return _one_by_one(_each(crops), size, interpolation, mirrored)
     together = packed(crops) if isinstance(crops, list) else crops
     if bool((together.sizes == size).all()):
-        return together.images[:, : size[0], : size[1]].permute(0, 3, 1, 2).contiguous()
-    if interpolation == "nearest":
-        return _nearest(together.images, together.sizes, size)
-    return by_products(together.images, together.sizes, size, interpolation)
+        made = together.images[:, : size[0], : size[1]].permute(0, 3, 1, 2).contiguous()
+    elif interpolation == "nearest":
+        made = _nearest(together.images, together.sizes, size)
+    else:
+        made = by_products(together.images, together.sizes, size, interpolation)
+    if mirrored is None:
+        return made
+    mask = torch.from_numpy(mirrored).to(made.device, non_blocking=True)
+    return torch.where(mask[:, None, None, None], made.flip(-1), made)
 
 
 def _each(crops: Crops) -> list[torch.Tensor]:
@@ -70,22 +79,19 @@ def _each(crops: Crops) -> list[torch.Tensor]:
     return [image[:height, :width] for image, (height, width) in zip(crops.images, crops.sizes, strict=True)]
 
 
-def _one_by_one(crops: list[torch.Tensor], size: tuple[int, int], interpolation: str) -> torch.Tensor:
+def _one_by_one(
+    crops: list[torch.Tensor], size: tuple[int, int], interpolation: str, mirrored: Mask | None
+) -> torch.Tensor:
     out = torch.empty((len(crops), crops[0].shape[2], *size), dtype=torch.uint8)
 
-    def one(place: int) -> None:
-        crop = crops[place].permute(2, 0, 1)
-        if crop.shape[1:] != size:
-            crop = F.interpolate(crop[None], size, mode=interpolation, antialias=True)[0]
-        out[place] = crop
+    def some(places: range) -> None:
+        for place in places:
+            crop = crops[place].permute(2, 0, 1)
+            if crop.shape[1:] != size:
+                crop = F.interpolate(crop[None], size, mode=interpolation, antialias=True)[0]
+            out[place] = crop if mirrored is None or not mirrored[place] else crop.flip(-1)
 
-    threads = min(torch.get_num_threads(), len(crops))
-    if threads == 1:
-        for place in range(len(crops)):
-            one(place)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(one, range(len(crops))))
+    share_out(some, len(crops))
     return out
 
 
