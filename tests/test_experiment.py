@@ -163,7 +163,6 @@ EFFECTS = (
     "data.std=[0.9]",
     "data.interpolation=nearest",
     "data.crop_pct=0.6",
-    "data.crop_mode=border data.crop_pct=0.6",
     "data.augment=light",
     "data.train_size=120",
     "data.val_size=0.2",

@@ -67,13 +67,13 @@ def resolve_for_data(config: Config, facts: DataFacts) -> Config:
     Raises ConfigError where what was named does not fit them.
     """
     monitor = config.trainer.monitor
-    metric = config.data.metric
+    metric = None if config.data.metric == "auto" else config.data.metric
     names = metrics_of(facts.task, classes=facts.num_classes)
     of = f"a {facts.task} task" + (f" of {facts.num_classes} classes" if facts.task == "multiclass" else "")
-    if metric != "auto" and metric not in names:
+    if metric is not None and metric not in names:
         raise ConfigError(f"data.metric={metric}: is no metric of {of}; it has {', '.join(names)}.")
     if monitor == "auto":
-        monitor = f"val/{MAIN_METRIC[facts.task] if metric == 'auto' else metric}"
+        monitor = f"val/{MAIN_METRIC[facts.task] if metric is None else metric}"
     elif monitor.removeprefix("val/") not in names:
         known = ", ".join(f"val/{name}" for name in names)
         raise ConfigError(f"trainer.monitor={monitor}: is no metric of {of}; it has {known}.")
@@ -170,7 +170,9 @@ def resolve_data(config: Config, spec: InputSpec, *, accelerator: str) -> Any:
         data = replace(data, path=_absolute(data.path))  # type: ignore[call-arg, attr-defined]
     if isinstance(data, CsvConfig) and data.root is not None:
         data = replace(data, root=_absolute(data.root))
-    data = replace(data, split_sha256=None)
+    # what `auto` stands for follows from the data themselves, as null does
+    task, metric = (None if value == "auto" else value for value in (data.task, data.metric))
+    data = replace(data, split_sha256=None, task=task, metric=metric)
     if data.split_file is not None:
         path = _absolute(data.split_file)
         data = replace(data, split_file=path, split_sha256=split_digest(path))

@@ -104,7 +104,7 @@ def test_preprocessing_is_timms_own(name: str) -> None:
 
 def test_options_replace_the_backbones_preprocessing(photos: Path) -> None:
     plain = next(iter(module(photos).test_dataloader()))["image"]
-    for override in ("data.crop_pct=0.5", "data.interpolation=nearest"):
+    for override in ("data.crop_pct=0.5", "data.interpolation=nearest", "data.crop_mode=squash"):
         assert not torch.equal(plain, next(iter(module(photos, override).test_dataloader()))["image"])
     data = module(photos, "data.mean=[0.1]", "data.std=[0.2]")
     batch = next(iter(data.test_dataloader()))

@@ -61,3 +61,18 @@ def test_ranks_share_the_balanced_order() -> None:
     ]
     together = [p for start in range(0, 16, 4) for share in shares for p in share[start : start + 4]]
     assert together == whole[:32]
+
+
+def test_threads_that_share_a_batch_have_the_modes_of_who_asks() -> None:
+    from headstart.data.transforms import Normalize
+
+    pixels = torch.randint(0, 256, (6, 3, 5, 5), dtype=torch.uint8)
+    normalize = Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
+    torch.set_num_threads(2)
+    plain = normalize(pixels)
+    assert torch.equal(plain, pixels.float().div(255).sub(mean).div(std))
+    with torch.inference_mode():
+        assert torch.equal(normalize(pixels), plain)
+    torch.set_num_threads(1)
+    assert torch.equal(normalize(pixels), plain)

@@ -35,6 +35,7 @@ def test_every_experiment_is_tried_here_and_says_how_it_is_run() -> None:
         "resnet50_article",
         "source_then_target",
         "strategies",
+        "vtab1k",
     ]
     for path in (package_conf() / "experiment").glob("*.yaml"):
         assert (

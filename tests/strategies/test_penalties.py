@@ -643,7 +643,7 @@ def test_co_tuning_and_attention_relate_single_classes(
 ) -> None:
     write_two_colours(tmp_path / "set")
     data = ("data=hf", f"data.path={tmp_path / 'set'}", "data.train_size=null", "data.test_size=0.2", *pretrained())
-    with pytest.raises(ConfigError, match="co_tuning: relates single classes; these images have several labels"):
+    with pytest.raises(ConfigError, match="co_tuning: is for one class per image; this task is multilabel"):
         prepare(tiny_config(*data, "regularizer=co_tuning"))
     with pytest.raises(ConfigError, match=r"delta\.attention=true: is for one class per image"):
         prepare(tiny_config(*data, "regularizer=delta", "regularizer.delta.attention=true"))

@@ -186,7 +186,7 @@ def _metric(metric: str | None, task: str | None, runs: Sequence[Result]) -> str
 
 def _of_the_data(runs: Sequence[Result]) -> str | None:
     """The metric that counts for their data set, where all say the same one and have it."""
-    named = {run.record.config["data"].get("metric", "auto") if run.record else "auto" for run in runs}
+    named = {run.record.config["data"].get("metric") if run.record else None for run in runs}
     metric = f"test/{next(iter(named))}" if len(named) == 1 else ""
     return metric if any(run.metrics.get(metric) is not None for run in runs) else None
 

@@ -220,9 +220,9 @@ def _check_loss(config: Config) -> None:
         raise ConfigError(f"loss.class_weights={weights}: must be a list of numbers.")
 
 
-def _check_metric(metric: str) -> None:
+def _check_metric(metric: str | None) -> None:
     known = {name for names in METRICS.values() for name in names}
-    if metric != "auto" and metric not in known:
+    if metric not in (None, "auto") and metric not in known:
         hint = did_you_mean(metric, known) or f" One of {', '.join(sorted(known))}."
         raise ConfigError(f"data.metric={metric}: there is no such metric.{hint}")
 

@@ -28,7 +28,7 @@ def check_splits(data: DataConfig) -> None:
                 raise ConfigError(
                     f"data.{key}: data.split_file says which example goes where; leave one of them out."
                 )
-    if data.positive is not None and data.task not in ("auto", "binary"):
+    if data.positive is not None and data.task not in (None, "auto", "binary"):
         raise ConfigError(f"data.positive={data.positive}: makes the task binary, and data.task={data.task}.")
     _check_groups(data)
 
@@ -74,5 +74,5 @@ def check_labels(data: DataConfig) -> None:
         raise ConfigError("data.label_separator: must be a sign, such as '|'.")
     if several:
         raise ConfigError("data.label_separator: is for one column; data.label_column names several.")
-    if data.task not in ("auto", "multilabel"):
+    if data.task not in (None, "auto", "multilabel"):
         raise ConfigError(f"data.task={data.task}: with data.label_separator an image may have several labels.")

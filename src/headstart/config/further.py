@@ -52,7 +52,7 @@ def with_data(config: Config, overrides: Sequence[str], *, config_dirs: tuple[st
         data |= {key: value for key, value in plain.items() if key not in _SHARED}
     data |= {key: plain[key] for key in _KEPT if key in data}
     if data["task"] == "binary":  # which class is which is decided by their names
-        data["task"] = "auto"
+        data["task"] = None
     data["positive"] = None
     return _put(config, data, [text for key, text in given.items() if key != "data"], config_dirs)
 

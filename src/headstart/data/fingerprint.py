@@ -40,9 +40,10 @@ class Scan:
     """Where the others are."""
 
 
-def scan(source: Source, *, threads: int, on_bad_image: str, fresh: bool = False) -> Scan:
+def scan(source: Source, *, threads: int, on_bad_image: str, fresh: bool = False, groups: bool = False) -> Scan:
     """Hash every image and try to decode it; files that were read before and are unchanged since only if `fresh`.
 
+    With `groups` the source's groups are part of what the data is: they do not follow from the ids.
     Raises DataError at the first image that cannot be decoded, unless `on_bad_image` is `skip`.
     """
     lines: list[str] = []
@@ -72,7 +73,7 @@ def scan(source: Source, *, threads: int, on_bad_image: str, fresh: bool = False
                     usable[split].append(i)
                     starts += digest[:8]
                     label = examples.targets[i].tolist()
-                    group = f"\0{source.groups[split][i]}" if split in source.groups else ""
+                    group = f"\0{source.groups[split][i]}" if groups and split in source.groups else ""
                     lines.append(f"{split}\0{examples.ids[i]}\0{label}\0{digest.hex()}{group}")
             digests[split] = np.frombuffer(starts, dtype=">u8").astype(np.uint64)
     finally:  # what was read need not be read again once the bad image is mended

@@ -61,7 +61,13 @@ def load_data(
         raise DataError(
             f"data: has one class only ({source.class_names[0] if classes else 'none'}); two are needed."
         )
-    found = scan(source, threads=threads, on_bad_image=data.on_bad_image, fresh=fresh)
+    found = scan(
+        source,
+        threads=threads,
+        on_bad_image=data.on_bad_image,
+        fresh=fresh,
+        groups=data.group_pattern is None,
+    )
     splits = split_source(source, data, found.usable)
     usable = np.concatenate([one.targets[found.usable[name]] for name, one in source.splits.items()])
     for name, split in splits.items() if not numbers else ():

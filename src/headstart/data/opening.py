@@ -34,7 +34,7 @@ def chosen_source(data: DataConfig) -> Source:
     source = open_source(data)
     if data.classes is not None:
         source = of_classes(source, data.classes)
-    source = as_task(source, data.task)
+    source = as_task(source, data.task or "auto")
     if data.positive is not None:
         source = with_positive(source, data.positive)
     return source if data.group_pattern is None else _grouped(source, data.group_pattern)
@@ -57,7 +57,7 @@ def _open(data: DataConfig) -> Source:
                 label_separator=data.label_separator,
                 split_column=data.split_column,
                 group_column=data.group_column,
-                task=data.task,
+                task=data.task or "auto",
             )
         case HuggingFaceConfig():
             from headstart.data.huggingface import huggingface
@@ -68,7 +68,7 @@ def _open(data: DataConfig) -> Source:
                 image_column=data.image_column,
                 label_column=data.label_column,
                 group_column=data.group_column,
-                task=data.task,
+                task=data.task or "auto",
             )
         case TorchvisionConfig():
             from headstart.data.torchvision_sets import torchvision_set

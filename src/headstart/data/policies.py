@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +119,19 @@ def _one_operation(
     changed = images.clone()
     for (name, magnitude), places in groups.items():
         chosen = torch.tensor(places, device=images.device)
-        changed[chosen] = own._apply_image_or_video_transform(
-            images[chosen], name, magnitude, interpolation=own.interpolation, fill=own._fill
-        )
+        with _any_algorithm():
+            changed[chosen] = own._apply_image_or_video_transform(
+                images[chosen], name, magnitude, interpolation=own.interpolation, fill=own._fill
+            )
     return changed
+
+
+@contextmanager
+def _any_algorithm() -> Iterator[None]:
+    """Also those that a GPU has in no deterministic form: what they add up are whole numbers, in whatever order."""
+    wanted = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(wanted)

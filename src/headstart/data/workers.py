@@ -26,8 +26,14 @@ def share_out(work: Callable[[range], None], count: int) -> None:
     shares = [range(first, count, threads) for first in range(threads)]
     if threads == 1:
         work(shares[0])
-    else:
-        list(_pool(os.getpid(), threads).map(work, shares))
+        return
+    inference = torch.is_inference_mode_enabled()  # each thread has modes of its own
+
+    def in_mode(share: range) -> None:
+        with torch.no_grad(), torch.inference_mode(inference):
+            work(share)
+
+    list(_pool(os.getpid(), threads).map(in_mode, shares))
 
 
 @lru_cache(1)

@@ -92,21 +92,22 @@ class DataConfig:
         "whole numbers, a number is a name.",
         auto="all of them",
     )
-    task: str = option(
-        "auto",
-        "What the labels are; `auto` sees it from them. `binary`: two classes, of which the second is the positive "
-        "one, and one output.",
+    task: str | None = option(
+        None,
+        "What the labels are. `binary`: two classes, of which the second is the positive one, and one output.",
         choices=TASKS,
+        auto="what the labels look like",
     )
     positive: Any = option(
         None,
         "Of two classes the one that is looked for: the model then has one output, and the task is binary.",
         auto="both count alike",
     )
-    metric: str = option(
-        "auto",
+    metric: str | None = option(
+        None,
         "The metric that counts for this set, such as accuracy_macro: where trainer.monitor=auto it chooses the "
-        "checkpoint, and `compare` shows it first. `auto`: the task's main one.",
+        "checkpoint, and `compare` shows it first.",
+        auto="the task's main one",
     )
     train_size: Any = option(
         None, "Training examples used: a count, or a share (0.1, 1.0).", above=0, auto="all there are"
