@@ -218,3 +218,16 @@ def test_evaluations_that_cannot_be_read_are_told(evaluations: Any, said: str) -
     value = made(ARMS[0], 0, 0.9).to_dict() | {"evaluations": evaluations}
     with pytest.raises(RecordError, match=said):
         RunRecord.from_dict(value)
+
+
+def test_different_data_under_one_name_is_no_column() -> None:
+    records = abroad()
+    for i, record in enumerate(records):
+        record.evaluations["stl10"]["data"]["fingerprint"] = "a" if i else "b"
+    comparison = compare_runs(records)
+    assert comparison.abroad == ()
+    said = "stl10: the runs were scored on different data under this name; it is left out."
+    assert said in comparison.notes
+    for record in records:
+        record.evaluations["stl10"]["data"]["fingerprint"] = "a"
+    assert [column.name for column in compare_runs(records).abroad] == ["stl10"]

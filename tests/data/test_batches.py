@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from headstart.config.compose import compose
 from headstart.data import load_data, transforms
@@ -147,3 +148,33 @@ def test_the_quick_look_at_a_jpeg_finds_a_truncated_one(tmp_path: Path) -> None:
     check_picture(data)
     with pytest.raises(OSError, match="truncated"):
         check_picture(data[: len(data) // 2])
+
+
+def test_every_orientation_is_undone_as_pillow_does_it() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        target = io.BytesIO()
+        Image.fromarray(pixels).save(target, "PNG", exif=exif)
+        picture = open_picture(target.getvalue())
+        expected = np.asarray(ImageOps.exif_transpose(open_picture(target.getvalue())))
+        assert np.array_equal(np.asarray(as_channels(picture, 3)), expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # as outside of pytest
+def test_damaged_exif_is_no_reason_to_fail() -> None:
+    exif = Image.Exif()
+    exif[274], exif[282], exif[305] = 6, 72.5, "a camera"
+    target = io.BytesIO()
+    Image.new("RGB", (12, 8)).save(target, "JPEG", exif=exif)
+    data, random = target.getvalue(), np.random.default_rng(0)
+    start = data.index(b"Exif")
+    end = start - 2 + int.from_bytes(data[start - 2 : start], "big")
+    for _ in range(2000):
+        spoilt = bytearray(data)
+        for place in random.integers(start + 6, end, int(random.integers(1, 5))):
+            spoilt[int(place)] = int(random.integers(0, 256))
+        picture = as_channels(open_picture(bytes(spoilt)), 3)
+        assert isinstance(picture, Image.Image)
+        assert picture.size in ((12, 8), (8, 12))

@@ -334,3 +334,43 @@ def test_what_is_called_sound_can_be_decoded(cases: int) -> None:
 
     fuzz(cases, one, st.data())
     assert called > cases / 10
+
+
+def test_folders_that_change_places_are_seen(tmp_path: Path) -> None:
+    """Their files keep size, times and entries; only which file of the disk is called so has changed."""
+    for name, level in (("a", 10), ("b", 200)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.full((8, 8, 3), level + i, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{i}.bmp")
+    time.sleep(0.1)
+    for file in (tmp_path / "set").rglob("*.bmp"):
+        os.utime(file, (1_000_000, 1_000_000))
+    time.sleep(0.1)
+    before = scanned(tmp_path / "set")
+    for old_name, new_name in (("a", "t"), ("b", "a"), ("t", "b")):
+        (tmp_path / "set" / old_name).rename(tmp_path / "set" / new_name)
+    after = scanned(tmp_path / "set")
+    assert after.fingerprint == scanned(tmp_path / "set", fresh=True).fingerprint
+    assert after.fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), OSError(5, "Input/output error"), RuntimeError("?")])
+def test_trouble_of_the_moment_is_not_remembered(
+    old: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(content: bytes) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.data.fingerprint.check_content", fails)
+        assert len(scanned(old, skip=True).skipped) == 36
+    assert scanned(old, skip=True).skipped == ()
+
+
+def test_short_notes_are_no_sign_of_a_sound_file(photos: Path) -> None:
+    data = (photos / "red" / "00.jpg").read_bytes()
+    assert is_sound(data)
+    for kind, note in ((0xE0, b"JFIF\0"), (0xE2, b"ICC_PROFILE\0"), (0xEE, b"Adobe")):
+        short = data[:2] + bytes([0xFF, kind]) + (len(note) + 2).to_bytes(2, "big") + note + data[2:]
+        assert not is_sound(short)

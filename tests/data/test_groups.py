@@ -202,3 +202,28 @@ def test_single_examples_are_ordered_as_ever() -> None:
     assert alone.indices.tolist() == expected
     each = pooled(examples, np.arange(80), groups=examples.ids, split_seed=4)
     assert each.indices.tolist() == expected
+
+
+def test_groups_of_a_column_are_part_of_what_the_data_is(tmp_path: Path, run_tiny: RunTiny) -> None:
+    """Else a sweep would take a run on groups that were wrong for one on those that are right."""
+    for i in range(24):
+        Image.new("RGB", (8, 8), (10 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    keys = []
+    for size in (2, 3):
+        rows = [f"{i}.png,{'ab'[i % 2]},g{i // size}" for i in range(24)]
+        (tmp_path / "t.csv").write_text("\n".join(["path,label,who", *rows]))
+        words = ("data=csv", f"data.path={tmp_path / 't.csv'}", "data.group_column=who", "data.image_size=32")
+        _, record = run_tiny(*words, "data.train_size=null", "data.test_size=0.3", "data.batch_size=4")
+        keys.append((record.data["fingerprint"], record.job_key, record.arm))
+    assert all(a != b for a, b in zip(*keys, strict=True))
+
+
+def test_the_commonest_class_of_a_group_is_counted() -> None:
+    from headstart.data.pool import _commonest
+
+    random = np.random.default_rng(0)
+    member = np.concatenate([np.arange(40), random.integers(0, 40, 300)])
+    classes = random.integers(0, 7, 340)
+    votes = np.zeros((40, 7), dtype=int)
+    np.add.at(votes, (member, classes), 1)
+    assert _commonest(member, classes).tolist() == votes.argmax(axis=1).tolist()

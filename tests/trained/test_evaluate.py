@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn import metrics as sk
 from tests.conftest import make_photos, tiny_config
 from torch.nn import functional as F
 
 import headstart
 from headstart.cli import main
 from headstart.data.corruptions import corrupt
+from headstart.data.elsewhere import _require_apart
 from headstart.data.pictures import as_channels
+from headstart.errors import ConfigError
 from headstart.records.evaluations import CORRUPTIONS, further_metrics
 from headstart.records.store import read_record, write_record
 from headstart.records.tables import predictions_digest, read_predictions
@@ -445,3 +449,49 @@ def test_an_old_record_is_read_and_added_to(run: Path) -> None:
     after = json.loads((run / "run.json").read_text())
     assert {key: item for key, item in after.items() if key != "evaluations"} == value
     assert math.isfinite(read_record(run).evaluations["contrast-1"]["metrics"]["log_loss"])
+
+
+def test_one_bad_run_does_not_end_the_scoring_of_others(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(run, run.parent / "another"))
+    weights = other / "checkpoints" / "best.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert main(["evaluate", str(tmp_path / "outputs"), "--corrupt", "fog", "--severity", "1"]) == 3
+    assert "its weights (best.safetensors) were changed after the run" in capsys.readouterr().err
+    assert "fog-1" in read_record(run).evaluations
+    assert "fog-1" not in json.loads((other / "run.json").read_text()).get("evaluations", {})
+
+
+def test_options_that_would_do_nothing_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--severity", "3", "data=digits"]) == 2
+    assert "--severity: is for spoilt copies; add --corrupt." in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--corrupt", "fog", "--ignore-unknown"]) == 2
+    assert "--ignore-unknown: is for other data" in capsys.readouterr().err
+
+
+def test_a_bundle_has_the_predictions_that_its_record_names(run: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(run), "--corrupt", "fog", "--severity", "2"]) == 0
+    assert main(["bundle", str(run), "--output", str(tmp_path / "b.zip")]) == 0
+    named = read_record(run).evaluations["fog-2"]["predictions"]["file"]
+    with zipfile.ZipFile(tmp_path / "b.zip") as bundle:
+        assert any(name.endswith(named) for name in bundle.namelist())
+    assert main(["bundle", "--unpack", str(tmp_path / "b.zip"), "--output", str(tmp_path / "there")]) == 0
+    assert (tmp_path / "there" / run.name / named).is_file()
+
+
+def test_two_numbers_are_not_taken_for_one() -> None:
+    with pytest.raises(ConfigError, match="--map: 'n1' and 'zz' would both be 'n1'"):
+        _require_apart(["n1", "n2", "zz"], ["n1", "n2"], [0, 1, 0])
+
+
+def test_images_with_one_label_of_several() -> None:
+    scores = torch.tensor([[2.0, 1.0], [-1.0, 0.5], [0.5, -2.0], [-2.0, 1.0]])
+    targets = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    found = metrics_of(scores, targets, task="multilabel")
+    p = scores[:, 0].sigmoid().numpy()
+    assert found["map_macro"] == pytest.approx(sk.average_precision_score(targets[:, 0], p))
+    assert found["f1_micro"] == found["f1_macro"] == pytest.approx(sk.f1_score(targets[:, 0], p > 0.5))
+    assert found["log_loss"] == pytest.approx(sk.log_loss(targets[:, 0], p, labels=[0, 1]), rel=1e-5)

@@ -138,9 +138,7 @@ _TURNS = {
 def _upright(image: Image.Image) -> Image.Image:
     """As a person sees it. Pillow's own way writes the rest of EXIF anew, and fails where that is damaged."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged EXIF, in the middle of whatever is printed
-            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # its readers raise of every kind
         turn = None
     return image if turn is None else image.transpose(turn)
