@@ -76,3 +76,12 @@ def test_threads_that_share_a_batch_have_the_modes_of_who_asks() -> None:
         assert torch.equal(normalize(pixels), plain)
     torch.set_num_threads(1)
     assert torch.equal(normalize(pixels), plain)
+
+
+def test_steps_are_those_that_the_loader_has(tmp_path: Path) -> None:
+    photos = make_photos(tmp_path / "photos", per_class=12, size=(16, 16))
+    for size in (16, 17, 18, 8, 9):
+        data = module(photos, f"data.train_size={size}", "data.test_size=6", "data.val_size=6")
+        assert data.steps_per_epoch == len(data.train_dataloader()) == len(list(data.train_dataloader()))
+        data.world = 2
+        assert data.steps_per_epoch == len(data.train_dataloader())

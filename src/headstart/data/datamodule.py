@@ -70,7 +70,8 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in one pass over the training split."""
-        return len(self.train_dataloader())
+        whole, rest = divmod(len(self._order()), self.batch_size // self.world)
+        return whole + (rest > 0 and not self._leaves_out_the_last())
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled; a last batch of a single example is left out, as batch normalisation cannot take it."""
@@ -174,6 +175,23 @@ class ImageDataModule(pl.LightningDataModule):
             digests=self._digests.get(name),
         )
 
+    def _order(self) -> EpochSampler:
+        """The order of the training examples, epoch by epoch."""
+        return EpochSampler(
+            len(self.splits["train"].indices),
+            seed=self.seed,
+            epoch=self.epoch,
+            batch_size=self.batch_size,
+            rank=self.rank,
+            world=self.world,
+            weights=self._weights(),
+        )
+
+    def _leaves_out_the_last(self) -> bool:
+        """Whether the last training batch would be a single example, and is not the only one."""
+        count = len(self.splits["train"].indices)
+        return count % self.batch_size // self.world == 1 and len(self._order()) > 1
+
     def _weights(self) -> npt.NDArray[np.float64] | None:
         """How likely each training example is drawn, where the classes are balanced."""
         if self.sampling != "balanced":
@@ -182,30 +200,17 @@ class ImageDataModule(pl.LightningDataModule):
         return 1 / np.bincount(groups)[groups]
 
     def _loader(self, name: str, *, shuffle: bool) -> DataLoader[Batch]:
-        split = self.splits[name]
         dataset = self._dataset(name, shuffle=shuffle)
-        rest = len(split.indices) % self.batch_size // (self.world if shuffle else 1)
-        sampler = EpochSampler(len(dataset), seed=self.seed, epoch=None)
-        if shuffle:
-            sampler = EpochSampler(
-                len(dataset),
-                seed=self.seed,
-                epoch=self.epoch,
-                batch_size=self.batch_size,
-                rank=self.rank,
-                world=self.world,
-                weights=self._weights(),
-            )
         return DataLoader(
             dataset,
             batch_size=self.batch_size // self.world if shuffle else self.batch_size,
-            sampler=sampler,
+            sampler=self._order() if shuffle else EpochSampler(len(dataset), seed=self.seed, epoch=None),
             collate_fn=as_it_is,
             num_workers=self.num_workers,
             multiprocessing_context=FORK if self.num_workers else None,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            drop_last=shuffle and rest == 1 and len(sampler) > 1,
+            drop_last=shuffle and self._leaves_out_the_last(),
             # without one of its own the loader draws a seed from the global generator, at moments that differ
             generator=torch.Generator().manual_seed(derive(self.seed, "loader", name)),
             worker_init_fn=one_thread,
