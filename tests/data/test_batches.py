@@ -178,3 +178,13 @@ def test_damaged_exif_is_no_reason_to_fail() -> None:
         picture = as_channels(open_picture(bytes(spoilt)), 3)
         assert isinstance(picture, Image.Image)
         assert picture.size in ((12, 8), (8, 12))
+
+
+@pytest.mark.parametrize("augment", ["none", "light", "bit", "augmix"])
+def test_batches_lie_in_memory_as_their_axes_say(photos: Path, augment: str) -> None:
+    """Another order would choose other convolutions, of other last bits."""
+    data = module(photos, f"data.augment={augment}")
+    for loader in (data.train_dataloader(), data.test_dataloader()):
+        batch = data.augmented(next(iter(loader)))
+        assert batch["image"].is_contiguous()
+        assert data.normalize(batch["image"]).is_contiguous()
