@@ -20,7 +20,7 @@ from headstart.audit.likeness import likeness
 from headstart.audit.look import look_at
 from headstart.audit.words import report
 from headstart.config.compose import compose
-from headstart.data.load import open_source
+from headstart.data.opening import open_source
 from headstart.errors import DataError
 from headstart.resolve import resolve, spec_of
 

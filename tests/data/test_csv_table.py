@@ -15,7 +15,7 @@ from tests.conftest import RunTiny, make_photos, tiny_config
 
 from headstart.config.compose import compose
 from headstart.config.schema.data import CsvConfig
-from headstart.data.load import chosen_source
+from headstart.data.opening import chosen_source
 from headstart.data.source import Source
 from headstart.errors import ConfigError, DataError
 

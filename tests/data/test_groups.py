@@ -17,9 +17,10 @@ from tests.faults.test_fuzz import Numbers
 from headstart.config.checks import check
 from headstart.config.compose import compose
 from headstart.config.schema.data import CsvConfig, DigitsConfig
-from headstart.data.load import chosen_source, split_source
+from headstart.data.opening import chosen_source
 from headstart.data.pool import pooled
 from headstart.data.source import Source
+from headstart.data.splitting import split_source
 from headstart.data.subset import Split
 from headstart.errors import ConfigError, DataError
 

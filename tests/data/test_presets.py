@@ -14,7 +14,8 @@ from headstart.config.compose import compose
 from headstart.config.schema.data import OPTIONS
 from headstart.config.schema.root import Config
 from headstart.data.fingerprint import scan
-from headstart.data.load import chosen_source, split_source
+from headstart.data.opening import chosen_source
+from headstart.data.splitting import split_source
 from headstart.data.subset import Split
 from headstart.errors import ConfigError, DataError
 

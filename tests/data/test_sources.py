@@ -15,7 +15,7 @@ from tests.conftest import make_photos
 
 from headstart.config.compose import compose
 from headstart.data import ImageDataModule, load_data
-from headstart.data.load import open_source
+from headstart.data.opening import open_source
 from headstart.errors import ConfigError, DataError
 from headstart.resolve import resolve, spec_of
 
@@ -279,7 +279,7 @@ def test_fractions_are_numbers_to_be_told(tmp_path: Path) -> None:
     import datasets
 
     from headstart.config.schema.data import HuggingFaceConfig
-    from headstart.data.load import chosen_source
+    from headstart.data.opening import chosen_source
 
     ages = [i / 2 for i in range(40)]
     whole = list(range(40))

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from tests.conftest import tiny_config
 
 from headstart.config.compose import compose
-from headstart.data.load import load_data, open_source, split_source
+from headstart.data.load import load_data
+from headstart.data.opening import open_source
 from headstart.data.split import count_of, first_shots, interleaved, strata
+from headstart.data.splitting import split_source
 from headstart.errors import DataError
 from headstart.resolve import resolve, spec_of
 

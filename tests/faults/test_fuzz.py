@@ -31,8 +31,9 @@ from headstart.config.compose import compose_node, configs
 from headstart.config.plain import from_plain, read_config, to_plain
 from headstart.config.schema.data import CsvConfig
 from headstart.data.class_subset import of_classes
-from headstart.data.load import chosen_source, split_source
+from headstart.data.opening import chosen_source
 from headstart.data.source import Source
+from headstart.data.splitting import split_source
 from headstart.errors import HeadstartError, RecordError
 from headstart.experiment import run
 from headstart.printable import printable

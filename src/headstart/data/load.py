@@ -18,7 +18,7 @@ from headstart.data.decoded import ShortDigests
 from headstart.data.fingerprint import Scan, scan, split_fingerprint
 from headstart.data.forms import Finished
 from headstart.data.image_cache import ImageCache
-from headstart.data.opening import chosen_source, open_source
+from headstart.data.opening import chosen_source
 from headstart.data.pictures import BAD_IMAGE, as_channels
 from headstart.data.source import Source
 from headstart.data.split import check_classes, class_counts
@@ -27,8 +27,6 @@ from headstart.data.subset import Split
 from headstart.data.targets import target_statistics
 from headstart.errors import ConfigError, DataError
 from headstart.facts import DataFacts, InputSpec
-
-__all__ = ["bit_image_size", "chosen_source", "load_data", "open_source", "split_source"]
 
 
 def bit_image_size(data: DataConfig) -> int:
