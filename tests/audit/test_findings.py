@@ -390,12 +390,13 @@ def test_a_thousand_classes_stay_readable(trees: Path) -> None:
 
 
 def test_an_image_in_memory_and_its_jpeg_have_one_sketch() -> None:
-    from headstart.audit.look import _describe, _open
+    from headstart.audit.look import _describe
+    from headstart.data.pictures import identified
 
     large = pieces(200)[0].resize((1600, 1600), Image.Resampling.BICUBIC)
     target = io.BytesIO()
     large.save(target, "JPEG", quality=95)
-    drafted = _describe(b"", _open(target.getvalue())).sketch
+    drafted = _describe(b"", identified(target.getvalue())).sketch
     direct = _describe(b"", large).sketch
     assert drafted is not None
     assert direct is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from headstart.data.pictures import BAD_IMAGE, FORMATS, MAX_PIXELS, as_channels
+from headstart.data.pictures import BAD_IMAGE, as_channels, identified, orientation_of
 from headstart.data.source import Examples, Picture, Source
 from headstart.progress import track
 
@@ -22,7 +21,6 @@ SIDE = 16
 """Pixels of a sketch's side: small enough for hundreds of thousands in memory, and blurred enough that a copy that
 lost 3 % of each edge still matches."""
 
-ORIENTATION = 0x0112
 _CHUNK = 32
 _MANY = 2_000
 """From here on a pass is worth a progress bar."""
@@ -123,17 +121,10 @@ def look(examples: Examples, index: int) -> Look:
     try:
         content = examples.content(index)
         digest = hashlib.sha256(content).digest()[:16]
-        picture = _open(content) if examples.encoded else examples.image(index)
+        picture = identified(content) if examples.encoded else examples.image(index)
         return _describe(digest, picture)
     except BAD_IMAGE as error:
         return Look(digest, problem=" ".join(str(error).split())[:200] or type(error).__name__)
-
-
-def _open(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are too many")
-    return image
 
 
 def _describe(digest: bytes, picture: Picture) -> Look:
@@ -147,10 +138,10 @@ def _describe(digest: bytes, picture: Picture) -> Look:
     if form in ("JPEG", "MPO"):  # all of its data is read all the same
         picture.draft(None, (4 * SIDE, 4 * SIDE))
     picture.load()
-    turned = picture.getexif().get(ORIENTATION, 1)
-    if turned in range(2, 9):
+    turned = orientation_of(picture)
+    if turned > 1:
         traits.append("turned by EXIF")
-    if turned in range(5, 9):
+    if turned >= 5:
         width, height = height, width
     if mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         traits.append("with transparency")

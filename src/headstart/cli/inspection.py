@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headstart.inspection.mistakes import Confusion, Mistake
+    from headstart.inspection.pictures import Tile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         tested_record,
         worst_mistakes,
     )
-    from headstart.inspection.pictures import Tile, draw_calibration, draw_sheet
+    from headstart.inspection.pictures import Tile, draw_calibration
 
     if arguments.count < 1:
         raise ConfigError(f"--count {arguments.count}: must be at least 1.")
@@ -53,12 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         for one in mistakes
         if one.picture
     ]
-    if tiles:
-        drawn.append(folder / "mistakes.png")
-        draw_sheet(tiles, drawn[-1], title="worst mistakes: what it is, what was said and how surely")
-    if arguments.images:
-        drawn.append(folder / "gradcam.png")
-        _draw_cams(arguments.run, arguments.images, arguments.target, drawn[-1])
+    drawn += _draw_tiles(arguments, folder, tiles, title="worst mistakes: what it is, what was said and how surely")
     if arguments.format == "json":
         value = {
             "mistakes": described(mistakes),
@@ -92,7 +89,7 @@ def _folder(arguments: argparse.Namespace) -> Path:
 def _run_numbers(arguments: argparse.Namespace) -> int:
     """The same for a run that predicts numbers: the largest errors, and how good each number is."""
     from headstart.inspection.numbers import described, draw_numbers, qualities, read_numbers, worst_errors
-    from headstart.inspection.pictures import Tile, draw_sheet
+    from headstart.inspection.pictures import Tile
 
     tested = read_numbers(arguments.run)
     errors, found = worst_errors(tested, arguments.count), qualities(tested)
@@ -102,12 +99,7 @@ def _run_numbers(arguments: argparse.Namespace) -> int:
     tiles = [
         Tile(one.picture, (f"{one.name} {one.target:.6g}", f"said {one.said:.6g}")) for one in errors if one.picture
     ]
-    if tiles:
-        drawn.append(folder / "mistakes.png")
-        draw_sheet(tiles, drawn[-1], title="largest errors: what it is and what was said")
-    if arguments.images:
-        drawn.append(folder / "gradcam.png")
-        _draw_cams(arguments.run, arguments.images, arguments.target, drawn[-1])
+    drawn += _draw_tiles(arguments, folder, tiles, title="largest errors: what it is and what was said")
     if arguments.format == "json":
         value = {
             "errors": described(errors),
@@ -140,6 +132,20 @@ def _print(mistakes: list[Mistake], pairs: list[Confusion]) -> None:
             print(f"  {one.id}: {one.target}, said {one.said} ({one.probability:.3f}; {one.of_target:.3f} for it)")
     else:
         print("No mistakes.")
+
+
+def _draw_tiles(arguments: argparse.Namespace, folder: Path, tiles: Sequence[Tile], *, title: str) -> list[Path]:
+    """The sheet of what went wrong, and where the model looks in images that were named; returns their files."""
+    from headstart.inspection.pictures import draw_sheet
+
+    drawn = []
+    if tiles:
+        drawn.append(folder / "mistakes.png")
+        draw_sheet(tiles, drawn[-1], title=title)
+    if arguments.images:
+        drawn.append(folder / "gradcam.png")
+        _draw_cams(arguments.run, arguments.images, arguments.target, drawn[-1])
+    return drawn
 
 
 def _draw_cams(run: Path, images: list[Path], target: str | None, path: Path) -> None:

@@ -45,7 +45,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 def open_picture(data: bytes) -> Image.Image:
     """Decode an image file's bytes; raises one of `BAD_IMAGE`."""
-    image = _identified(data)
+    image = identified(data)
     image.load()
     if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
         raise ValueError("some of its pixels are no finite numbers")
@@ -59,7 +59,7 @@ def check_picture(data: bytes) -> None:
     """
     if data.startswith(_PNG):
         _require_checksums(data)
-    image = _identified(data)
+    image = identified(data)
     if image.format != "JPEG":
         open_picture(data)
         return
@@ -72,8 +72,8 @@ def is_of_fit_size(width: int, height: int) -> bool:
     return 0 < width * height <= MAX_PIXELS and max(width, height) <= MAX_RATIO * min(width, height)
 
 
-def _identified(data: bytes) -> Image.Image:
-    """An image whose pixels are still to be decoded."""
+def identified(data: bytes) -> Image.Image:
+    """An image whose pixels are still to be decoded; raises one of `BAD_IMAGE`."""
     if not data:
         raise ValueError("the file is empty")
     try:
@@ -137,11 +137,17 @@ _TURNS = {
 
 def _upright(image: Image.Image) -> Image.Image:
     """As a person sees it. Pillow's own way writes the rest of EXIF anew, and fails where that is damaged."""
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # its readers raise of every kind
-        turn = None
+    turn = _TURNS.get(orientation_of(image))
     return image if turn is None else image.transpose(turn)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """What EXIF says of how the camera was held: 1 for upright, to 8; 1 where it says nothing or is damaged."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # its readers raise of every kind
+        return 1
+    return found if isinstance(found, int) and found in _TURNS else 1
 
 
 def thumbnail(picture: Picture, *, side: int) -> bytes:

@@ -89,8 +89,3 @@ def bit_size(height: int, width: int) -> int:
 def bit_precrop(size: tuple[int, int]) -> list[int]:
     """What BiT-HyperRule resizes to before it crops: 160 for 128, 512 for 480."""
     return [round(side * (160 / 128 if side <= 128 else 512 / 480)) for side in size]
-
-
-def evaluation_for(spec: InputSpec, *, augment: str) -> Geometry:
-    """What evaluation images go through: BiT's are resized to the size itself, others as timm evaluates them."""
-    return whole(spec, spec.size) if augment == "bit" else evaluation(spec)

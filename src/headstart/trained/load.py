@@ -8,9 +8,10 @@ import torch
 
 from headstart.config.plain import read_config
 from headstart.config.schema.strategy import STANDING
+from headstart.data.forms import Finished
 from headstart.data.pictures import as_channels
 from headstart.data.source import Picture
-from headstart.data.transforms import Geometry, Normalize, evaluation_for
+from headstart.data.transforms import Geometry, Normalize
 from headstart.errors import RecordError
 from headstart.facts import outputs_of
 from headstart.models.classifier import Classifier, build_classifier
@@ -68,5 +69,5 @@ def load_run(folder: Path) -> tuple[Classifier, Transform]:
         attach(config.strategy, model, built.layers, shape=shape, seed=config.seed)
     load_weights(path, model)
     model.eval()
-    geometry = evaluation_for(spec, augment=config.data.augment)
+    geometry = Finished(spec, config.data.channels, squashed=config.data.augment == "bit").geometry
     return model, Transform(geometry, Normalize(spec.mean, spec.std), config.data.channels)
