@@ -25,6 +25,7 @@ ROWS = (
     {"preparation"},
     {"resolve", "environment"},
     {"installed", "source_code"},
+    {"features"},
     {"training"},
     {"strategies"},
     {"models", "data"},

@@ -10,7 +10,7 @@ from typing import Any
 from headstart.config.plain import to_plain
 from headstart.config.schema.root import Config
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raised when the training code changes in a way that changes results; part of `job_key`."""
 
 DATA_PLACE = ("path", "root", "split_file", "num_workers", "download", "cache", "cache_gb")
@@ -23,6 +23,8 @@ _VOLATILE = {
     "data": DATA_PLACE,
     "weights": ("path",),
     "trainer": ("progress", "pictures"),
+    "features": ("cache", "cache_gb"),
+    "measured": None,
 }
 _REPEATS = {"seed": None, "data": ("split_seed", "fold")}
 """What may differ between the experiments of one arm."""

@@ -117,12 +117,14 @@ def _scalars() -> type:
     hints = typing.get_type_hints(Config)
     return dataclasses.make_dataclass(
         "Scalars",
-        [
-            (f.name, hints[f.name], dataclasses.field(default=f.default))
-            for f in dataclasses.fields(Config)
-            if f.metadata
-        ],
+        [(f.name, hints[f.name], _default_of(f)) for f in dataclasses.fields(Config) if f.metadata],
     )
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default is dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory)  # type: ignore[arg-type]
+    return dataclasses.field(default=field.default)
 
 
 def _part(cls: type, value: Any, where: str) -> Any:

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 from headstart.config.schema import (
     backbone,
     data,
+    features,
     head,
     launcher,
     logger,
@@ -38,11 +39,15 @@ class Config:
     head: head.HeadConfig = MISSING
     data: data.DataConfig = MISSING
     loss: trainer.LossConfig = field(default_factory=trainer.LossConfig)
+    features: features.FeaturesConfig = field(default_factory=features.FeaturesConfig)
     optimizer: optimizer.OptimizerConfig = MISSING
     schedule: schedule.ScheduleConfig = MISSING
     trainer: trainer.TrainerConfig = MISSING
     logger: logger.LoggerConfig = MISSING
     seed: int = option(0, "Initial weights, order, augmentation and dropout are drawn from it.", least=0)
+    measured: dict[str, Any] = option(
+        {}, "What short measurements at the start of a run have chosen; filled in, so that the run can be repeated."
+    )
     output_dir: str | None = option(
         None, "Where runs and sweeps are written.", auto="$HEADSTART_OUTPUTS, else ./outputs"
     )
