@@ -94,6 +94,7 @@ def plan_sweep(
             needs=None if job.needs is None else ids[job.needs],
             trainable=found.trainable,
             steps=found.steps,
+            together=found.together,
         )
         for i, (job, found) in enumerate(zip(jobs.jobs, checked, strict=True))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.config.identity import job_key
 from headstart.config.plain import from_plain, to_plain
 from headstart.config.schema.root import Config
+from headstart.config.schema.weights import STAGE, LoadedConfig, RunConfig
 from headstart.errors import ConfigError, HeadstartError
 from headstart.sweep.expand import Job, listed
 
@@ -42,8 +44,15 @@ class Checked:
     task: str = "multiclass"
     classes: int = 0
     """How many, or how many labels or numbers."""
+    train_images: int = 0
+    views: int = 1
+    """Versions of each training image."""
     step_seconds: float | None = None
     """What one training step took here, where it was measured."""
+    together: str = ""
+    """What it shares with the jobs that can be fitted together with it; empty where it cannot be with any."""
+    drawn: bool = False
+    """Whether the features of its backbone depend on the seed: `together` does then."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +141,22 @@ def _check(
         resolved = _resolved(config, found.config)
         digest = f"job:{keys[needs]}" if needs is not None else found.weights
         keys.append(job_key(resolved, data_fingerprint=found.fingerprint, weights_sha256=digest))
-        pipe.send(replace(found.checked, key=keys[-1], config=to_plain(resolved)))
+        stage = None if needs is None else keys[needs]
+        together = shared_with(found.checked.together, found.checked.drawn, config.seed, stage)
+        pipe.send(replace(found.checked, key=keys[-1], config=to_plain(resolved), together=together))
     pipe.close()
+
+
+def shared_with(together: str, drawn: bool, seed: int, needs: str | None = None) -> str:
+    """What a job shares with those that can be fitted together with it; empty where there is nothing.
+
+    `together` is what its set-up shares, whose features are `drawn` from the seed or not, and `needs` the key of
+    the job whose weights it starts from.
+    """
+    further = [*([f"seed {seed}"] if drawn else []), *([f"after {needs}"] if needs else [])]
+    if not together or not further:
+        return together
+    return hashlib.sha256(json.dumps([together, *further]).encode()).hexdigest()
 
 
 def _setup(plain: dict[str, Any]) -> str:
@@ -168,9 +191,23 @@ def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
         weights=weights,
         task=prepared.facts.task,
         classes=prepared.facts.num_classes,
+        train_images=sizes["train"],
+        views=prepared.config.features.views or 1,
         step_seconds=step_seconds,
+        together=getattr(prepared, "together", ""),
+        drawn=_is_drawn(prepared),
     )
     return _Light(prepared.config, prepared.facts.fingerprint, weights, checked)
+
+
+def _is_drawn(prepared: Prepared) -> bool:
+    """Whether any of the backbone's values come from the seed and not from a file or another job."""
+    weights, report = prepared.config.weights, prepared.built.report
+    if isinstance(weights, LoadedConfig) and weights.first_k is not None:
+        return True
+    if isinstance(weights, RunConfig) and weights.path.startswith(STAGE):
+        return False
+    return report is None or bool(report.missing)
 
 
 def _resolved(config: Config, setup: Config) -> Config:
