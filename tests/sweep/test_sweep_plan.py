@@ -95,7 +95,7 @@ def test_a_damaged_or_newer_definition_is_named(tmp_path: Path) -> None:
     text = (tmp_path / "sweep.json").read_text()
     for changed, said in (
         (text[:40], "is damaged"),
-        (text.replace(X),
+        (text.replace('version": 4', 'version": 9'), "schema version 9, not 4"),
     ):
         (tmp_path / "sweep.json").write_text(changed)
         with pytest.raises(RecordError, match=said):

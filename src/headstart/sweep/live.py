@@ -205,7 +205,7 @@ class View:
             self._said[id] = state.status
             if state.status == "completed" and id not in queue.begun:
                 continue
-            done = sum(one.status in ENDED for one in queue.states.values())
+            done = sum(said in ENDED for said in self._said.values())
             if state.status == "running":
                 unit = queue.units[id]
                 others = f", and {len(unit) - 1} that are fitted with it" if len(unit) > 1 else ""

@@ -107,6 +107,7 @@ class Queue:
                 self._watch(self)
                 while self.waiting or self.executor.running or (self.feed and not self.feed.done):
                     self._start()
+                    self._watch(self)  # some end before the next look
                     if self.stopping and not self.executor.running:
                         break
                     for ended in self.executor.wait(POLL):
