@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from headstart.data.augmentation import Augmentation
 from headstart.data.catalog import Catalog
-from headstart.data.dataset import Batch, ImageDataset, as_it_is
+from headstart.data.dataset import Batch, ImageDataset, as_it_is, targets_of
 from headstart.data.decoded import ShortDigests
 from headstart.data.fingerprint import order_fingerprint
 from headstart.data.forms import Finished, Form
@@ -72,6 +72,21 @@ class ImageDataModule(pl.LightningDataModule):
         """Optimiser steps in one pass over the training split."""
         whole, rest = divmod(len(self._order()), self.batch_size // self.world)
         return whole + (rest > 0 and not self._leaves_out_the_last())
+
+    def for_seed(self, seed: int) -> ImageDataModule:
+        """The same images in the same splits, in the order and with the augmentation of another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
+
+    def training_batches(self, epoch: int) -> tuple[torch.Tensor, ...]:
+        """Positions in the training split of the examples of each batch of an epoch, as training meets them."""
+        batches: tuple[torch.Tensor, ...] = self._order().order(epoch).split(self.batch_size)
+        return batches[:-1] if self._leaves_out_the_last() else batches
+
+    def targets(self, name: str) -> torch.Tensor:
+        """Targets of a split as a loss takes them: (n,) int64, or (n, numbers) float32."""
+        return targets_of(self.splits[name])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled; a last batch of a single example is left out, as batch normalisation cannot take it."""
