@@ -106,7 +106,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def sample(self, name: str, count: int) -> torch.Tensor:
         """At most `count` images from all over a split, as the model is evaluated: (n, channels, height, width)."""
-        dataset = self._dataset(name, shuffle=False)
+        dataset = self.images(name, augmented=False)
         places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
         images: torch.Tensor = dataset.__getitems__([(0, int(position)) for position in places])["image"]
         return self.normalize(images)
@@ -132,7 +132,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def first_images_sha256(self, count: int = 8) -> str:
         """SHA-256 hex digest of the first images that training sees, decoded and augmented, with their targets."""
-        batch = self._dataset("train", shuffle=True).__getitems__(
+        batch = self.images("train", augmented=True).__getitems__(
             list(itertools.islice(self._first_epoch(), count))
         )
         images: torch.Tensor = self.augmented(batch)["image"]
@@ -176,8 +176,9 @@ class ImageDataModule(pl.LightningDataModule):
         batch = self.augmented(batch)
         return {**batch, "image": self.normalize(batch["image"])}
 
-    def _dataset(self, name: str, *, shuffle: bool) -> ImageDataset:
-        augmentation = self.augmentation if shuffle else None
+    def images(self, name: str, *, augmented: bool) -> ImageDataset:
+        """A split as the model is evaluated, or `augmented` as it is trained on."""
+        augmentation = self.augmentation if augmented else None
         form = augmentation.form if augmentation else self.evaluation
         split = self.splits[name]
         return ImageDataset(
@@ -215,7 +216,7 @@ class ImageDataModule(pl.LightningDataModule):
         return 1 / np.bincount(groups)[groups]
 
     def _loader(self, name: str, *, shuffle: bool) -> DataLoader[Batch]:
-        dataset = self._dataset(name, shuffle=shuffle)
+        dataset = self.images(name, augmented=shuffle)
         return DataLoader(
             dataset,
             batch_size=self.batch_size // self.world if shuffle else self.batch_size,
