@@ -39,6 +39,9 @@ from headstart.training.engine import Fitted, finish_checkpoints
 from headstart.training.loggers import RunLogger, build_logger
 from headstart.trouble import clear_disk_errors, refused, stopped_by_disk
 
+Result = RunRecord | BaseException
+"""What became of a run: its record, or what was raised."""
+
 
 @dataclass
 class Opened:
@@ -155,6 +158,7 @@ def start_logger(opened: Opened) -> RunLogger | None:
         arm=arm_of(config),
         config_plain=record.config,
         about=record.logger,
+        again=opened.resumed and bool(opened.prepared.together),
     )
     record.logger = opened.logger.about() if opened.logger else {}
     return opened.logger

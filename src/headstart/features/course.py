@@ -81,6 +81,8 @@ class Course:
     threshold: float = DEFAULT_THRESHOLD
     seconds: float = 0.0
     """Its share of the time of all heads that were fitted at the same time."""
+    reading: float = 0.0
+    """Its share of the time that it took to have the features."""
     stopped_by: str = ""
     began: float = field(default_factory=time.monotonic)
     _waited: int = 0
@@ -105,6 +107,7 @@ class Course:
         self._step_rows(first, losses)
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if bad is not None:
+            self._tell(None)
             raise diverged(first + bad, self.fit.optimizer.lr * self.fit.factor(first + bad))
         values = self._evaluate(scores, step)
         row: dict[str, Any] = {
@@ -118,6 +121,7 @@ class Course:
         self.rows.append(row)
         if self.live:
             self.write()
+        self._tell(row)
         self._keep_best(row)
         self._see_whether_over(row)
         if self.fit.prune is not None and self.fit.prune():
@@ -126,6 +130,28 @@ class Course:
     def write(self) -> None:
         """Write metrics.csv."""
         write_rows(self.fit.folder / METRICS, self.rows)
+
+    def _tell(self, row: dict[str, Any] | None) -> None:
+        """Hand the rows since the last time to the loggers that listen."""
+        for logger in self.fit.loggers:
+            for step in self.steps:
+                logger.step(step)
+            if row is not None:
+                logger.epoch(row)
+        if self.fit.loggers:
+            self.steps = []
+
+    def log_to(self, logger: RunLogger) -> None:
+        """Hand all rows to a logger, in the order in which they came about."""
+        steps = iter(self.steps)
+        pending = next(steps, None)
+        for row in self.rows:
+            while pending is not None and pending["step"] <= row["step"]:
+                logger.step(pending)
+                pending = next(steps, None)
+            logger.epoch(row)
+        for one in (*([pending] if pending is not None else []), *steps):
+            logger.step(one)
 
     def _step_rows(self, first: int, losses: Sequence[float]) -> None:
         every = self.fit.every_n_steps

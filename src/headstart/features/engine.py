@@ -1,7 +1,7 @@
 """The second engine: heads on features that are computed once, any number of them at the same time.
 
-Heads that train on the same split with the same batch size go in step, so that each batch is read once. Each has its
-own seed, optimiser, schedule, budget and end, and leaves alone: what becomes of one never touches another.
+Heads that train on the same split with the same batch size go in step, so that each batch is read once. Each has
+its own seed, optimiser, schedule, budget and end, and leaves alone: what becomes of one never touches another.
 """
 
 from __future__ import annotations
@@ -68,11 +68,15 @@ class _Cohort:
         self._first = 0
         """The step that the present epoch began with."""
         self._tested: Table | None = None
+        self._testing = 0
+        """How many heads are to be tested."""
+        self._read_test = 0.0
+        """The share that each of these has in having the features of the test."""
         self._drift: dict[str, Any] | None = None
 
     def run(self, progress: str) -> None:
         """Fit them all."""
-        first = self.courses[0].fit
+        first, began = self.courses[0].fit, time.monotonic()
         try:
             self._read(first.views)
         except Exception as error:  # what one of them cannot have, none can
@@ -82,6 +86,8 @@ class _Cohort:
         for course in self.courses:
             course.fit.head.to(self.device)
             course.began = time.monotonic()
+            course.reading = (course.began - began) / len(self.courses)
+        self._testing = sum(fit.test for fit in self._fits())
         seeds = [data.seed for data in self.feeds]
         self.stack = Stack(
             [Standing(f.head, f.terms, f.loss, f.seed, seeds.index(f.seed)) for f in self._fits()],
@@ -201,7 +207,10 @@ class _Cohort:
         metrics = {key: value for key, value in row.items() if key.startswith(f"{fit.validation}/")}
         scores: torch.Tensor | None = None
         if fit.test:
-            scores = self._test(fit, step=row["step"])
+            table = self._test_table(fit.data)
+            course.reading += self._read_test
+            began = time.monotonic()
+            scores = self._scores(fit, table, step=row["step"])
             targets, task = fit.data.targets("test"), self.facts.task
             metrics |= evaluate(scores, targets, task=task, split="test", threshold=threshold)
         return Fitted(
@@ -218,12 +227,17 @@ class _Cohort:
             drift=self._unmoved() if fit.drift else {},
         )
 
-    def _test(self, fit: HeadFit, *, step: int) -> torch.Tensor:
+    def _test_table(self, data: ImageDataModule) -> Table:
         if self._tested is None:
-            self._tested = self.bank.tables(fit.data, ["test"])["test"]
+            began = time.monotonic()
+            self._tested = self.bank.tables(data, ["test"])["test"]
+            self._read_test = (time.monotonic() - began) / self._testing
+        return self._tested
+
+    def _scores(self, fit: HeadFit, table: Table, *, step: int) -> torch.Tensor:
         head = fit.head.eval()
         with torch.no_grad():
-            return finite(torch.cat([head(part) for part in in_parts(self._tested)]), "test", step)
+            return finite(torch.cat([head(part) for part in in_parts(table)]), "test", step)
 
     def _unmoved(self) -> dict[str, Any]:
         """What the record says of features that did not move; of all heads of the cohort the same."""

@@ -42,7 +42,9 @@ class HeadsProgress:
             self._said = f"loss {losses[0]:.3f}  {_metric(self.courses[0])}"
         else:
             monitor = _monitor(first.monitor, first.validation)
-            values = [course.rows[-1][monitor] for course in self.courses if course.rows and monitor in course.rows[-1]]
+            values = [
+                course.rows[-1][monitor] for course in self.courses if course.rows and monitor in course.rows[-1]
+            ]
             best = (min if lower_is_better(monitor) else max)(values, default=float("nan"))
             self._said = f"{len(self.courses)} heads  loss {min(losses):.3f}  {monitor} {best:.4f}"
         self.display.epoch(step, self._said)

@@ -40,7 +40,9 @@ class Standing:
 class Stack:
     """Heads of one number of outputs, for batches of at most `batch_size` examples."""
 
-    def __init__(self, standing: Sequence[Standing], *, outputs: int, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self, standing: Sequence[Standing], *, outputs: int, batch_size: int, device: torch.device
+    ) -> None:
         """`standing` must be ordered by loss."""
         self.standing = list(standing)
         self.outputs, self.batch_size, self.device = outputs, batch_size, device
@@ -101,9 +103,7 @@ class Stack:
         out.copy_(scores)
         return scores
 
-    def _slopes(
-        self, start: int, end: int, targets: torch.Tensor, count: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _slopes(self, start: int, end: int, targets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """d(mean loss) / d(score), (heads, rows, outputs), and the losses of heads that share theirs."""
         heads, terms, units = end - start, self.standing[start].terms, self._units[start]
         flat = targets.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""How heads that stand side by side are updated: PyTorch's own fused steps, a call for those that share their rates.
+"""How heads that stand side by side are updated: PyTorch's fused steps, one for all that share their rates.
 
 Such a call goes through its tensors one after the other, each in one pass over memory: no head's numbers depend on
 which others are in the call, and 100 heads take less time than by elementwise operations on stacked tensors.

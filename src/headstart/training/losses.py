@@ -43,7 +43,11 @@ _WORDS = {
 GAMMA = 2.0
 """Of the focal loss, where nothing is said (Lin et al. 2017, section 4.1)."""
 _TINY = 1e-8
-_OF_NUMBERS: dict[str, Callable[..., torch.Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
+_OF_NUMBERS: dict[str, Callable[..., torch.Tensor]] = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "smooth_l1": F.smooth_l1_loss,
+}
 
 
 def resolve_loss(config: LossConfig, facts: DataFacts) -> LossConfig:
