@@ -21,6 +21,8 @@ ROWS = (
     {"api"},
     {"sweep", "compare", "inspection", "reproduce", "audit"},
     {"experiment", "trained", "wandb_sync"},
+    {"together"},
+    {"lifecycle"},
     {"recording", "planning"},
     {"preparation"},
     {"resolve", "environment"},
