@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from headstart.config.identity import job_key
 from headstart.config.plain import from_plain, to_plain
 from headstart.config.schema.root import Config
-from headstart.config.schema.weights import STAGE, LoadedConfig, RunConfig
 from headstart.errors import ConfigError, HeadstartError
 from headstart.sweep.expand import Job, listed
 
@@ -176,6 +175,8 @@ class _Light:
 
 
 def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
+    from headstart.preparation import is_drawn
+
     layers, budget, sizes = prepared.built.layers, prepared.budget, prepared.facts.sizes
     weights = prepared.weights.sha256 if prepared.weights else ""
     checked = Checked(
@@ -194,20 +195,10 @@ def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
         train_images=sizes["train"],
         views=prepared.config.features.views or 1,
         step_seconds=step_seconds,
-        together=getattr(prepared, "together", ""),
-        drawn=_is_drawn(prepared),
+        together=prepared.together,
+        drawn=is_drawn(prepared.config, prepared.built),
     )
     return _Light(prepared.config, prepared.facts.fingerprint, weights, checked)
-
-
-def _is_drawn(prepared: Prepared) -> bool:
-    """Whether any of the backbone's values come from the seed and not from a file or another job."""
-    weights, report = prepared.config.weights, prepared.built.report
-    if isinstance(weights, LoadedConfig) and weights.first_k is not None:
-        return True
-    if isinstance(weights, RunConfig) and weights.path.startswith(STAGE):
-        return False
-    return report is None or bool(report.missing)
 
 
 def _resolved(config: Config, setup: Config) -> Config:
