@@ -59,9 +59,10 @@ def run(words: argparse.Namespace) -> int:
     print("\n| ratio | median | lowest to highest | bar |\n|---|---:|---:|---:|")
     for (what, values), bar in zip(ratios.items(), ("at most 4", "at least 20"), strict=True):
         print(f"| {what} | {statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f} | {bar} |")
+    cores = multiprocessing.cpu_count()
     print(
-        f"\n{words.threads} threads on {multiprocessing.cpu_count()} cores, {words.rounds} rounds; wall clock of whole "
-        f"commands, start of Python included; a hundred commands by the mean of {words.separate}."
+        f"\n{words.threads} threads on {cores} cores, {words.rounds} rounds; whole commands, start of Python "
+        f"included; a hundred of them by the mean of {words.separate}."
     )
     if words.json:
         words.json.write_text(json.dumps({"seconds": {"one, cold": [cold], **found}, "ratios": ratios}, indent=1))
