@@ -41,11 +41,12 @@ from headstart.records.store import CONFIG, REPRODUCTIONS, RUNS, new_run_folder,
 from headstart.redaction import redacted_output, show_traceback
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
-from headstart.training.engine import Fitted, Machine, finish_checkpoints, fit_along
+from headstart.training.engine import Fitted, finish_checkpoints, fit_along
 from headstart.training.loggers import RunLogger, build_logger
 from headstart.training.losses import build_loss
 from headstart.training.mixup import Mixing
 from headstart.training.module import TransferModule
+from headstart.training.trainer import Machine
 from headstart.trouble import clear_disk_errors, refused, stopped_by_disk
 
 

@@ -25,11 +25,11 @@ from headstart.resolve import resolve, resolve_for_data, spec_of
 from headstart.strategies import Timing, TrainingPlan, build_plan, resolve_strategy
 from headstart.strategies.additions import attach
 from headstart.strategies.penalties import Parts, build_penalties
-from headstart.training.engine import Budget
 from headstart.training.loggers import check_logger
 from headstart.training.losses import build_loss
 from headstart.training.normalization import set_momentum
 from headstart.training.schedules import Factor, build_run_factor
+from headstart.training.trainer import Budget
 
 
 @dataclass

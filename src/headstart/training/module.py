@@ -1,11 +1,10 @@
-"""The Lightning module: one step of training, and scores of a whole split."""
+"""The Lightning module: one step of training, as the plan says."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
-import pytorch_lightning as pl
 import torch
 
 from headstart.config.schema.optimizer import OptimizerConfig
@@ -17,19 +16,17 @@ from headstart.seeds import derive
 from headstart.strategies.penalties import Penalty, Step
 from headstart.strategies.plan import Phase, TrainingPlan
 from headstart.training.freezing import frozen_modules, set_ever_trainable, set_trainable
+from headstart.training.loss_watch import LossWatch
 from headstart.training.losses import Loss
-from headstart.training.metrics import DEFAULT_THRESHOLD, THRESHOLD, best_threshold, evaluate
 from headstart.training.mixup import Mixing
 from headstart.training.normalization import Policies
 from headstart.training.optimizers import build_optimizer, build_scheduler, rates_of
 from headstart.training.relative_gradients import RelativeGradientNorms
 from headstart.training.schedules import Factor
-
-_LOOK_EVERY = 50
-"""Steps between two looks at the loss on a GPU, each of which waits for it."""
+from headstart.training.scored import ScoredModule
 
 
-class TransferModule(pl.LightningModule):
+class TransferModule(ScoredModule):
     """Trains a classifier as its plan says."""
 
     penalties_begun: torch.Tensor
@@ -50,36 +47,24 @@ class TransferModule(pl.LightningModule):
         refit: bool = False,
         threshold: float | Literal["validation"] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(task=task, refit=refit, threshold=threshold)
         self.model = model
         self.layers = layers
         self.plan = plan
         self.loss = loss
         self.optimizer_config = optimizer
         self.factor = factor
-        self.task: Task = task
         self.seed = seed
         self.mixing = mixing or Mixing()
-        self.validation = "fit" if refit else "val"
-        """How the metrics of the validation images are named: those that are trained on are no validation."""
-        self.chooses_threshold = threshold == "validation"
-        self.threshold = DEFAULT_THRESHOLD if threshold in (None, "validation") else float(cast(float, threshold))
-        """The probability above which a label counts as predicted; of the last validation where that chooses it."""
         self.penalties = penalties if penalties is not None else torch.nn.ModuleDict()
         self.rgn: RelativeGradientNorms | None = None
         if plan.adapts_rates:
             self.rgn = RelativeGradientNorms(self._adapted_names())
-        self.scores = torch.empty(0)
-        self.targets = torch.empty(0)
-        self.values: dict[str, float] = {}
         self._phase: Phase | None = None
         self._frozen: list[torch.nn.Module] = []
-        self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._policies = Policies()
-        self._sums: dict[str, torch.Tensor] = {}
-        self._loss_count = 0
+        self._losses = LossWatch()
         self._rates: dict[str, float] = {}
-        self._first_bad: torch.Tensor | None = None
         self._rgn_settled = False
         self.register_buffer("penalties_begun", torch.zeros((), dtype=torch.bool))
         set_ever_trainable(model, layers, plan)
@@ -169,7 +154,7 @@ class TransferModule(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's sums; validation may have left another mode behind."""
         self.train()
-        self._sums, self._loss_count = {}, 0
+        self._losses.begin_epoch()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Enter the step's phase; draws inside a step come from (seed, step) alone."""
@@ -196,10 +181,9 @@ class TransferModule(pl.LightningModule):
             parts[name] = penalty(Step(images, targets, features, scores))
             loss = loss + parts[name]
         parts["loss"] = loss
-        for name, part in parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + part.detach()
-        self._loss_count += 1
-        self._watch(loss.detach())
+        self._losses.add(self.global_step, parts)
+        if not self.global_rank:  # what is wrong in one process is wrong in the first a step later
+            self._stop_at_first_bad()
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -219,22 +203,14 @@ class TransferModule(pl.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * rgn.of(group["name"])
 
-    def _watch(self, value: torch.Tensor) -> None:
-        """Remember the first step without a finite loss, and stop there; a GPU is asked now and then only."""
-        step = self.global_step
-        if self._first_bad is None:
-            self._first_bad = torch.full((), -1, dtype=torch.long, device=value.device)
-        fresh = (self._first_bad < 0) & ~torch.isfinite(value)
-        self._first_bad = torch.where(fresh, step, self._first_bad)
-        if self.global_rank:  # what is wrong in one process is wrong in the first a step later
-            return
-        if value.device.type == "cpu" or step % _LOOK_EVERY == 0:
-            self.stop_if_diverged()
-
     def stop_if_diverged(self) -> None:
-        """Raise RunFailed, with the step and the rate, where a loss was not finite."""
-        bad = -1 if self._first_bad is None else int(self._first_bad)
-        if bad >= 0:
+        """Raise RunFailed, with the step and the rate, where a loss was not finite; waits for the device."""
+        self._losses.look()
+        self._stop_at_first_bad()
+
+    def _stop_at_first_bad(self) -> None:
+        bad = self._losses.first_bad
+        if bad is not None:
             rate = self.optimizer_config.lr * self.factor(bad)
             raise RunFailed(
                 f"the loss was not finite at step {bad}, learning rate {rate:.3g}; try a lower optimizer.lr, "
@@ -244,7 +220,7 @@ class TransferModule(pl.LightningModule):
     @property
     def mean_losses(self) -> dict[str, float]:
         """Means over the epoch so far: `loss`, penalties included, and each penalty; waits for the device."""
-        return {name: float(value) / max(1, self._loss_count) for name, value in self._sums.items()}
+        return self._losses.means()
 
     @property
     def mean_loss(self) -> float:
@@ -257,42 +233,8 @@ class TransferModule(pl.LightningModule):
         return self._rates
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the scores of the last split; processes that train together agree on running statistics."""
-        self._outputs = []
+        """Processes that train together agree on running statistics."""
+        super().on_validation_epoch_start()
         if self.trainer.world_size > 1:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep a batch's scores."""
-        self._outputs.append((self(batch["image"]).float(), batch["target"]))
-
-    def on_validation_epoch_end(self) -> None:
-        """Metrics over the whole split; callbacks find them in Lightning's own place too."""
-        self._score(self.validation)
-        self.log_dict(self.values)
-
-    def on_test_epoch_start(self) -> None:
-        """Forget the scores of the last split."""
-        self._outputs = []
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep a batch's scores."""
-        self.validation_step(batch, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """Metrics over the whole split."""
-        self._score("test")
-
-    def _score(self, split: str) -> None:
-        self.scores = torch.cat([scores for scores, _ in self._outputs]).cpu()
-        self.targets = torch.cat([targets for _, targets in self._outputs]).cpu()
-        self._outputs = []
-        if not bool(torch.isfinite(self.scores).all()):
-            raise RunFailed(f"the scores of the {split} split are not finite at step {self.global_step}.")
-        chosen: dict[str, float] = {}
-        if self.chooses_threshold and split == "val":
-            self.threshold = best_threshold(self.scores, self.targets)
-            chosen[THRESHOLD] = self.threshold
-        values = evaluate(self.scores, self.targets, task=self.task, split=split, threshold=self.threshold)
-        self.values = values | chosen
