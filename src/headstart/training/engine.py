@@ -105,9 +105,7 @@ def fit(
             steps = int(state["global_step"])
             early = bool(_state_of(state, PatientInLastPhase).get("stopped_epoch"))
         else:
-            trainer = build_trainer(
-                data, budget, machine, callbacks, gradient_clip_val, several_phases=len(module.plan.phases) > 1
-            )
+            trainer = build_trainer(data, budget, machine, callbacks, gradient_clip_val)
             trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if state else None, weights_only=True)
             module.stop_if_diverged()
             steps = trainer.global_step
@@ -119,6 +117,8 @@ def fit(
         fit_seconds = history.seconds_before + time.monotonic() - began
 
         began = time.monotonic()
+        if module.average is not None:
+            module.average.settle(module.model)
         save_weights(folder / FOLDER / LAST, module.model)
         fold(module.model)
         if tested == "best":
@@ -167,9 +167,7 @@ def fit_along(
         return
     with quiet():
         callbacks = stopping(folder, budget, monitor=monitor)
-        trainer = build_trainer(
-            data, budget, machine, callbacks, gradient_clip_val, several_phases=len(module.plan.phases) > 1
-        )
+        trainer = build_trainer(data, budget, machine, callbacks, gradient_clip_val)
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if state else None, weights_only=True)
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.strategies import DDPStrategy
 
 from headstart.config.checks import lower_is_better
 from headstart.data.datamodule import ImageDataModule
 from headstart.training.checkpoints import FOLDER, RESUME, WholeCheckpoints
 from headstart.training.distributed import rank_of
+from headstart.training.ranks import PhasedDDP, without_questions
 from headstart.training.stopping import PatientInLastPhase
 
 _EXPECTED_WARNINGS = (
@@ -30,7 +30,6 @@ _EXPECTED_WARNINGS = (
     ".*The `srun` command is available.*",
     ".*Trying to infer the `batch_size`.*",
     ".*It is recommended to use `.*sync_dist=True.*",  # each process has scored the whole split
-    ".*find_unused_parameters=True was specified.*",  # it is right in some phases only
 )
 
 
@@ -87,8 +86,6 @@ def build_trainer(
     machine: Machine,
     callbacks: list[pl.Callback],
     gradient_clip_val: float | None,
-    *,
-    several_phases: bool,
 ) -> pl.Trainer:
     """Lightning's trainer, with all that it would do by itself switched off."""
     rank, world = rank_of() if machine.devices > 1 else (0, 1)
@@ -96,8 +93,7 @@ def build_trainer(
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
-        # a phase leaves out parameters that another trains
-        strategy=DDPStrategy(find_unused_parameters=several_phases) if world > 1 else "auto",
+        strategy=PhasedDDP(init_sync=False) if world > 1 else "auto",
         precision=machine.precision,  # type: ignore[arg-type]
         deterministic=machine.deterministic,
         gradient_clip_val=gradient_clip_val,
@@ -114,6 +110,8 @@ def build_trainer(
         # or Lightning takes charge of a SLURM job's signals
         plugins=[LightningEnvironment(), WholeCheckpoints()],
     )
+    if world > 1:
+        without_questions(trainer.fit_loop.epoch_loop)
     data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
     return trainer
 
@@ -128,7 +126,7 @@ def alone(
     """What evaluates in this process alone: `trainer` itself where it trained alone."""
     if trainer is not None and machine.devices == 1:
         return trainer
-    return build_trainer(data, budget, replace(machine, devices=1), callbacks, None, several_phases=False)
+    return build_trainer(data, budget, replace(machine, devices=1), callbacks, None)
 
 
 @contextmanager
