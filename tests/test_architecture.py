@@ -23,7 +23,7 @@ ROWS = (
     {"experiment", "trained", "wandb_sync"},
     {"together"},
     {"lifecycle"},
-    {"recording", "planning"},
+    {"recording", "planning", "assembly", "measuring"},
     {"preparation"},
     {"resolve", "environment"},
     {"installed", "source_code"},

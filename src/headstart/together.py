@@ -61,11 +61,12 @@ class _Group:
         """Fit them all."""
         config = self.runs[0].prepared.config
         ready, fits = [], []
+        seen: set[tuple[str, int | None]] = set()
         for place, run in enumerate(self.runs):
             try:
                 if self.live and start_logger(run) is not None:
                     write_record(run.folder, run.record)
-                run.record.seconds["decode"] = self._decode(run.prepared)
+                run.record.seconds["decode"] = self._decode(run.prepared, seen)
                 fits.append(_fit_of(run, live=self.live))
                 ready.append(place)
             except Exception as error:
@@ -78,20 +79,23 @@ class _Group:
             fits, self.bank, device=self.bank.device, progress=config.trainer.progress, live=self.live, done=done
         )
 
-    def _decode(self, prepared: Prepared) -> float:
-        """Seconds that it took to decode what no run had decoded yet, where features are missing."""
-        began, trainer = time.monotonic(), prepared.config.trainer
-        names = ["train", "val", *(["test"] if trainer.test else [])]
-        if self.bank.missing(prepared.data, names, views=prepared.config.features.views):
-            prepared.data.warm(threads=trainer.threads or 1, test=trainer.test)
+    def _decode(self, prepared: Prepared, seen: set[tuple[str, int | None]]) -> float:
+        """Seconds that it took to decode what no run had decoded yet, where features of it are missing."""
+        began, trainer, views = time.monotonic(), prepared.config.trainer, prepared.config.features.views
+        images = (prepared.facts.split_fingerprint, prepared.config.seed if views else None)
+        if images not in seen:
+            seen.add(images)
+            names = ["train", "val", *(["test"] if trainer.test else [])]
+            if self.bank.missing(prepared.data, names, views=views):
+                prepared.data.warm(threads=trainer.threads or 1, test=trainer.test)
         return round(time.monotonic() - began, 3)
 
     def _end(self, place: int, outcome: Fitted | Exception, course: Course | None) -> None:
         """Write down what came of a run."""
         run = self.runs[place]
         try:
-            if not self.live and course is not None and start_logger(run) is not None:
-                course.log_to(run.logger)
+            if not self.live and course is not None and (logger := start_logger(run)) is not None:
+                logger.whole(course.all_rows())
             if isinstance(outcome, Exception):
                 raise outcome
             state = run.prepared.built.model.backbone.state_dict()

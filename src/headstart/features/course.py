@@ -18,12 +18,12 @@ from headstart.config.schema.optimizer import OptimizerConfig
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunFailed, RunPruned
 from headstart.records.tables import METRICS, write_rows
-from headstart.training.engine import Budget
 from headstart.training.history import epoch_of
 from headstart.training.loggers import RunLogger
 from headstart.training.losses import Terms
 from headstart.training.metrics import DEFAULT_THRESHOLD, THRESHOLD, best_threshold, evaluate
 from headstart.training.schedules import Factor
+from headstart.training.trainer import Budget
 
 State = dict[str, torch.Tensor]
 
@@ -141,17 +141,9 @@ class Course:
         if self.fit.loggers:
             self.steps = []
 
-    def log_to(self, logger: RunLogger) -> None:
-        """Hand all rows to a logger, in the order in which they came about."""
-        steps = iter(self.steps)
-        pending = next(steps, None)
-        for row in self.rows:
-            while pending is not None and pending["step"] <= row["step"]:
-                logger.step(pending)
-                pending = next(steps, None)
-            logger.epoch(row)
-        for one in (*([pending] if pending is not None else []), *steps):
-            logger.step(one)
+    def all_rows(self) -> list[dict[str, Any]]:
+        """Rows of steps and epochs in the order in which they came about."""
+        return sorted([*self.steps, *self.rows], key=lambda row: (row["step"], "epoch" in row))
 
     def _step_rows(self, first: int, losses: Sequence[float]) -> None:
         every = self.fit.every_n_steps

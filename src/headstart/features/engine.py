@@ -7,7 +7,8 @@ its own seed, optimiser, schedule, budget and end, and leaves alone: what become
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from headstart.data.datamodule import ImageDataModule
 from headstart.features.course import Course, HeadFit, finite, load_state, state_of
 from headstart.features.progress import HeadsProgress
-from headstart.features.stack import Stack, Standing
+from headstart.features.stack import Stack, Standing, scores_of
 from headstart.features.tables import Bank, Table, in_parts
 from headstart.features.updates import Updates
 from headstart.training.checkpoints import BEST, FOLDER, LAST, save_state
@@ -47,7 +48,29 @@ def fit_together(
 def _cohort(fit: HeadFit) -> tuple[Any, ...]:
     """What fits share that go in step: the images they train on, in the same splits, and batches of one size."""
     data, facts = fit.data, fit.data.facts
-    return facts.fingerprint, facts.split_fingerprint, facts.num_outputs, data.batch_size, data.sampling, fit.views
+    images = (facts.fingerprint, facts.split_fingerprint, facts.num_outputs, data.sampling, fit.views)
+    return images, data.batch_size, _is_small(fit)
+
+
+_SMALL = 4_000_000
+"""Multiplications of a head's largest product on a batch, up to which threads cost more than they bring."""
+
+
+def _is_small(fit: HeadFit) -> bool:
+    """Whether one thread fits a head, whatever the number of the run is: it must follow from the head alone."""
+    largest = max((parameter.numel() for parameter in fit.head.parameters()), default=0)
+    return largest * fit.data.batch_size <= _SMALL
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """With so many threads inside an operation; before and after as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Cohort:
@@ -58,6 +81,8 @@ class _Cohort:
     ) -> None:
         fits = sorted(fits, key=lambda pair: pair[1].loss)
         self.bank, self.device, self.done = bank, device, done
+        self.usual = torch.get_num_threads()
+        self.threads = 1 if _is_small(fits[0][1]) else self.usual
         self.places = [place for place, _ in fits]
         self.courses = [Course(fit, live or fit.prune is not None) for _, fit in fits]
         self.live = live
@@ -100,7 +125,8 @@ class _Cohort:
         try:
             step = 0
             while self.courses:
-                step = self._epoch(step, shown)
+                with _threads(self.threads):
+                    step = self._epoch(step, shown)
         finally:
             shown.stop()
 
@@ -153,7 +179,7 @@ class _Cohort:
         parts: dict[int, list[torch.Tensor]] = {i: [] for i in ending}
         for features in in_parts(self.val):
             for i, own in parts.items():
-                own.append(self.stack.scores(i, features))
+                own.append(scores_of(self.courses[i].fit.head, features))
         losses = torch.stack(self._losses, dim=1).tolist()
         errors: dict[int, Exception] = {}
         for i, own in parts.items():
@@ -210,7 +236,8 @@ class _Cohort:
             table = self._test_table(fit.data)
             course.reading += self._read_test
             began = time.monotonic()
-            scores = self._scores(fit, table, step=row["step"])
+            scores = torch.cat([scores_of(fit.head, part) for part in in_parts(table)])
+            scores = finite(scores, "test", row["step"])
             targets, task = fit.data.targets("test"), self.facts.task
             metrics |= evaluate(scores, targets, task=task, split="test", threshold=threshold)
         return Fitted(
@@ -230,14 +257,10 @@ class _Cohort:
     def _test_table(self, data: ImageDataModule) -> Table:
         if self._tested is None:
             began = time.monotonic()
-            self._tested = self.bank.tables(data, ["test"])["test"]
+            with _threads(self.usual):
+                self._tested = self.bank.tables(data, ["test"])["test"]
             self._read_test = (time.monotonic() - began) / self._testing
         return self._tested
-
-    def _scores(self, fit: HeadFit, table: Table, *, step: int) -> torch.Tensor:
-        head = fit.head.eval()
-        with torch.no_grad():
-            return finite(torch.cat([head(part) for part in in_parts(table)]), "test", step)
 
     def _unmoved(self) -> dict[str, Any]:
         """What the record says of features that did not move; of all heads of the cohort the same."""
