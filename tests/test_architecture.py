@@ -25,6 +25,7 @@ ROWS = (
     {"lifecycle"},
     {"recording", "planning", "assembly", "measuring"},
     {"preparation"},
+    {"rehearsal"},
     {"resolve", "environment"},
     {"installed", "source_code"},
     {"features"},

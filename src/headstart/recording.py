@@ -157,7 +157,11 @@ _files: dict[int, bytes] = {}
 def _write_table(path: Path, table: ExampleTable) -> None:
     known = _files.get(id(table))
     if known is not None:
-        write_with(path, lambda temporary: temporary.write_bytes(known))
+
+        def write(temporary: Path) -> None:
+            temporary.write_bytes(known)
+
+        write_with(path, write)
         return
     write_examples(path, table)
     _files[id(table)] = path.read_bytes()

@@ -8,13 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 
+from headstart.config.head_checks import GRADIENT, solver_of
 from headstart.config.paths import cache_dir
+from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.logger import SteppedConfig
 from headstart.features.bank import FeatureBank, open_bank
-from headstart.features.course import Course, HeadFit
+from headstart.features.course import Course, HeadFit, Solver
 from headstart.features.engine import fit_together
 from headstart.lifecycle import Opened, Result, end_badly, end_well, ended_by_sigterm, start_logger, write_result
 from headstart.preparation import Prepared
@@ -22,7 +25,7 @@ from headstart.records.store import write_record
 from headstart.strategies.plan import HEAD
 from headstart.training.checkpoints import save_frozen
 from headstart.training.engine import Fitted
-from headstart.training.losses import build_terms
+from headstart.training.losses import build_terms, class_weights
 
 
 def fit_heads(runs: Sequence[Opened]) -> list[Result]:
@@ -102,7 +105,8 @@ class _Group:
             self.frozen = save_frozen(
                 run.folder, {f"backbone.{name}": value for name, value in state.items()}, like=self.frozen
             )
-            run.record.features = {**self.bank.about(), "heads": len(self.runs)}
+            solver = {"solver": course.about} if course and course.about else {}
+            run.record.features = {**self.bank.about(), "heads": len(self.runs), **solver}
             run.record.seconds["features"] = round(course.reading, 3) if course else 0.0
             write_result(run, outcome)
             self.results[self.places[place]] = end_well(run)
@@ -130,7 +134,7 @@ def _fit_of(run: Opened, *, live: bool) -> HeadFit:
     prepared, config = run.prepared, run.prepared.config
     plan = prepared.plan
     return HeadFit(
-        head=prepared.built.model.head,
+        head=cast(torch.nn.Sequential, prepared.built.model.head),
         data=prepared.data,
         terms=build_terms(config.loss, prepared.facts),
         loss=repr(config.loss),
@@ -151,4 +155,14 @@ def _fit_of(run: Opened, *, live: bool) -> HeadFit:
         every_n_steps=config.logger.every_n_steps if isinstance(config.logger, SteppedConfig) else None,
         prune=run.prune,
         drift=config.weights.source != "scratch",
+        solver=_solver_of(prepared),
     )
+
+
+def _solver_of(prepared: Prepared) -> Solver | None:
+    config = prepared.config
+    if solver_of(config) == GRADIENT:
+        return None
+    assert isinstance(config.head, LinearHeadConfig)
+    weights = class_weights(config.loss.class_weights, prepared.facts)
+    return Solver(config.head, weights, config.loss.label_smoothing)

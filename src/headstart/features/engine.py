@@ -17,6 +17,7 @@ import torch
 from headstart.data.datamodule import ImageDataModule
 from headstart.features.course import Course, HeadFit, finite, load_state, state_of
 from headstart.features.progress import HeadsProgress
+from headstart.features.solved import solve_head
 from headstart.features.stack import Stack, Standing, scores_of
 from headstart.features.tables import Bank, Table, in_parts
 from headstart.features.updates import Updates
@@ -49,7 +50,8 @@ def _cohort(fit: HeadFit) -> tuple[Any, ...]:
     """What fits share that go in step: the images they train on, in the same splits, and batches of one size."""
     data, facts = fit.data, fit.data.facts
     images = (facts.fingerprint, facts.split_fingerprint, facts.num_outputs, data.sampling, fit.views)
-    return images, data.batch_size, _is_small(fit)
+    # those that are solved take no batches, and come one by one
+    return (images, None, False) if fit.solver else (images, data.batch_size, _is_small(fit))
 
 
 _SMALL = 4_000_000
@@ -92,6 +94,7 @@ class _Cohort:
         self._losses: list[torch.Tensor] = []
         self._first = 0
         """The step that the present epoch began with."""
+        self.seeds = [data.seed for data in self.feeds]
         self._tested: Table | None = None
         self._testing = 0
         """How many heads are to be tested."""
@@ -113,9 +116,27 @@ class _Cohort:
             course.began = time.monotonic()
             course.reading = (course.began - began) / len(self.courses)
         self._testing = sum(fit.test for fit in self._fits())
-        seeds = [data.seed for data in self.feeds]
+        if first.solver:
+            self._solve(progress)
+        else:
+            self._train(first, progress)
+
+    def _solve(self, progress: str) -> None:
+        """Solve each head by itself."""
+        for i, course in enumerate(self.courses):
+            train = self.train[self.seeds.index(course.fit.seed)]
+            outcome: Fitted | Exception
+            try:
+                solve_head(course, train, self.val, device=self.device, progress=progress)
+                outcome = self._finished(course)
+            except Exception as error:
+                outcome = error
+            self.done(self.places[i], outcome, course)
+
+    def _train(self, first: HeadFit, progress: str) -> None:
+        """Train them all in step."""
         self.stack = Stack(
-            [Standing(f.head, f.terms, f.loss, f.seed, seeds.index(f.seed)) for f in self._fits()],
+            [Standing(f.head, f.terms, f.loss, f.seed, self.seeds.index(f.seed)) for f in self._fits()],
             outputs=self.facts.num_outputs,
             batch_size=first.data.batch_size,
             device=self.device,
@@ -218,7 +239,7 @@ class _Cohort:
 
     def _finished(self, course: Course) -> Fitted:
         fit, began = course.fit, time.monotonic()
-        if not course.live:
+        if not course.live and not fit.solver:
             course.write()
         (fit.folder / FOLDER).mkdir(exist_ok=True)
         if course.best_state:
