@@ -32,8 +32,8 @@ def _rate(prepared: Prepared, path: Path) -> int:
     if found.phases > 1:
         start = prepared.plan.phases[found.phase - 1].start
         print(
-            f"phase      {found.phase} of {found.phases} was tried (from step {start}: the one with most to train), "
-            "with the weights that the run starts from"
+            f"phase      {found.phase} of {found.phases} was tried (from step {start}: most trains in it), with "
+            "the weights that the run starts from"
         )
     ended = f"the loss ran away at {found.rates[-1]:.2g}" if found.diverged and found.rates else "to the end"
     print(f"tried      {len(found.rates)} steps, rates from {LOWEST:g} towards {HIGHEST:g}: {ended}")

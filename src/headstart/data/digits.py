@@ -38,7 +38,7 @@ class DigitExamples:
 
 
 def _read() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Levels (n, 8, 8) from 0 to 16, and digits (n,), from scikit-learn's file: importing all of it takes longer."""
+    """Levels (n, 8, 8) from 0 to 16, and digits (n,), from scikit-learn's file: importing all takes longer."""
     found = find_spec("sklearn")
     file = Path(found.origin).with_name("datasets") / "data" / "digits.csv.gz" if found and found.origin else None
     if file is None or not file.is_file():  # it lies elsewhere in another release

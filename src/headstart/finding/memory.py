@@ -177,7 +177,7 @@ def in_words(memory: StepMemory, *, precision: str) -> str:
     if memory.table:
         rest = peak - memory.weights - memory.table
         return (
-            f"about {size(peak)} while the features are computed, {memory.batch_size} images at once ({precision}): "
+            f"about {size(peak)} while features are computed, {memory.batch_size} images at once ({precision}): "
             f"weights {size(memory.weights)}, features {size(memory.table)}, what comes and goes {size(rest)}"
         )
     activations = memory.activations(memory.batch_size)

@@ -65,7 +65,7 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """A tenth of the rate of the lowest loss, in two digits: what is smoothed comes late, and is nearly too fast."""
+        """A tenth of the rate of the lowest loss, in two digits: the loss is lowest shortly before it runs away."""
         return None if self.lowest is None else float(f"{self.lowest / 10:.1e}")
 
 

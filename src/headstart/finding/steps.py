@@ -86,13 +86,14 @@ class Steps:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Leave the buffers (running statistics) and random states as they were."""
+        """Leave the buffers (running statistics), normalisations and random states as they were."""
         buffers = [(buffer, buffer.detach().clone()) for buffer in self.module.buffers()]
         devices = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=devices):
                 yield
         finally:
+            self.module._policies.remove()
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.copy_(before)
