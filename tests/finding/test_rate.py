@@ -46,8 +46,11 @@ def test_where_no_rate_helps_nothing_is_suggested(losses: list[float]) -> None:
 
 
 def test_the_suggestion_trains_better_than_rates_far_below_and_above(run_tiny: RunTiny) -> None:
-    words = ("strategy=full", "trainer.max_epochs=4")
-    rate = find_rate(prepare(tiny_config(*words))).suggestion
+    words = ("strategy=full", "trainer.max_epochs=2")
+    found = find_rate(prepare(tiny_config(*words)))
+    assert found.diverged
+    assert len(found.losses) < 100  # it stops there
+    rate = found.suggestion
     assert rate is not None
     good, slow, wild = (run_tiny(*words, f"optimizer.lr={r}")[1].metrics["val/log_loss"] for r in (rate, rate / 100, rate * 100))  # fmt: skip
     assert good < slow
@@ -64,16 +67,10 @@ def test_the_first_steps_are_those_of_the_run() -> None:
     torch.manual_seed(derive(prepared.config.seed, "step", 0))
     scores = prepared.built.model.train()(batch["image"])
     expected = torch.nn.functional.cross_entropy(scores, batch["target"], label_smoothing=0.1)
-    assert found.losses[0] == pytest.approx(float(expected), rel=1e-5)
+    assert found.losses[0] == pytest.approx(float(expected.detach()), rel=1e-5)
     assert found.smoothed[0] == pytest.approx(found.losses[0])
     a, b = found.losses[:2]
     assert found.smoothed[1] == pytest.approx((0.9 * 0.1 * a + 0.1 * b) / (1 - 0.81))
-
-
-def test_it_stops_when_the_loss_runs_away() -> None:
-    found = find_rate(prepare(tiny_config("strategy=full", "optimizer=sgd")))
-    assert found.diverged
-    assert len(found.losses) < 100
 
 
 def test_of_several_phases_the_one_with_most_to_train() -> None:

@@ -68,7 +68,8 @@ class Steps:
         with self.precision():
             loss = self.module.training_step(batch, 0)
         forward()
-        loss.backward()
+        self.module.backward(loss)
+        self.module.on_after_backward()
         del loss
         self.optimizer.step()
         self.optimizer.zero_grad()
