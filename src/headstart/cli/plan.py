@@ -59,16 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.preparation import prepare
     from headstart.records.pictures import check_picture
 
-    picture = arguments.plot or (PICTURES[arguments.find] if arguments.find else None)
+    picture: Path | None = arguments.plot or (PICTURES[arguments.find] if arguments.find else None)
     if picture:
         check_picture(picture)
     prepared = prepare(config)
     show(prepared, describe(prepared))
-    if arguments.find:
+    if picture and arguments.find:
         return find(arguments.find, prepared, picture)
-    if arguments.plot:
-        draw(prepared, arguments.plot)
-        print(f"Picture: {arguments.plot}")
+    if picture:
+        draw(prepared, picture)
+        print(f"Picture: {picture}")
     return 0
 
 
