@@ -21,6 +21,8 @@ ROWS = (
     {"api"},
     {"sweep", "compare", "inspection", "reproduce", "audit", "finding"},
     {"experiment", "trained", "wandb_sync"},
+    {"together"},
+    {"lifecycle"},
     {"recording", "planning"},
     {"preparation"},
     {"resolve", "environment"},

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from headstart.data.augmentation import Augmentation
 from headstart.data.catalog import Catalog
-from headstart.data.dataset import Batch, ImageDataset, as_it_is
+from headstart.data.dataset import Batch, ImageDataset, as_it_is, targets_of
 from headstart.data.decoded import ShortDigests
 from headstart.data.fingerprint import order_fingerprint
 from headstart.data.forms import Finished, Form
@@ -73,6 +73,21 @@ class ImageDataModule(pl.LightningDataModule):
         whole, rest = divmod(len(self._order()), self.batch_size // self.world)
         return whole + (rest > 0 and not self._leaves_out_the_last())
 
+    def for_seed(self, seed: int) -> ImageDataModule:
+        """The same images in the same splits, in the order and with the augmentation of another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
+
+    def training_batches(self, epoch: int) -> tuple[torch.Tensor, ...]:
+        """Positions in the training split of the examples of each batch of an epoch, as training meets them."""
+        batches: tuple[torch.Tensor, ...] = self._order().order(epoch).split(self.batch_size)
+        return batches[:-1] if self._leaves_out_the_last() else batches
+
+    def targets(self, name: str) -> torch.Tensor:
+        """Targets of a split as a loss takes them: (n,) int64, or (n, numbers) float32."""
+        return targets_of(self.splits[name])
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled; a last batch of a single example is left out, as batch normalisation cannot take it."""
         return self._loader("train", shuffle=True)
@@ -91,7 +106,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def sample(self, name: str, count: int) -> torch.Tensor:
         """At most `count` images from all over a split, as the model is evaluated: (n, channels, height, width)."""
-        dataset = self._dataset(name, shuffle=False)
+        dataset = self.images(name, augmented=False)
         places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
         images: torch.Tensor = dataset.__getitems__([(0, int(position)) for position in places])["image"]
         return self.normalize(images)
@@ -117,7 +132,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def first_images_sha256(self, count: int = 8) -> str:
         """SHA-256 hex digest of the first images that training sees, decoded and augmented, with their targets."""
-        batch = self._dataset("train", shuffle=True).__getitems__(
+        batch = self.images("train", augmented=True).__getitems__(
             list(itertools.islice(self._first_epoch(), count))
         )
         images: torch.Tensor = self.augmented(batch)["image"]
@@ -161,8 +176,9 @@ class ImageDataModule(pl.LightningDataModule):
         batch = self.augmented(batch)
         return {**batch, "image": self.normalize(batch["image"])}
 
-    def _dataset(self, name: str, *, shuffle: bool) -> ImageDataset:
-        augmentation = self.augmentation if shuffle else None
+    def images(self, name: str, *, augmented: bool) -> ImageDataset:
+        """A split as the model is evaluated, or `augmented` as it is trained on."""
+        augmentation = self.augmentation if augmented else None
         form = augmentation.form if augmentation else self.evaluation
         split = self.splits[name]
         return ImageDataset(
@@ -200,7 +216,7 @@ class ImageDataModule(pl.LightningDataModule):
         return 1 / np.bincount(groups)[groups]
 
     def _loader(self, name: str, *, shuffle: bool) -> DataLoader[Batch]:
-        dataset = self._dataset(name, shuffle=shuffle)
+        dataset = self.images(name, augmented=shuffle)
         return DataLoader(
             dataset,
             batch_size=self.batch_size // self.world if shuffle else self.batch_size,

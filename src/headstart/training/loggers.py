@@ -51,10 +51,12 @@ def build_logger(
     arm: str,
     config_plain: Row,
     about: Row,
+    again: bool = False,
 ) -> RunLogger | None:
     """The logger that `config` asks for, guarded; None where there is none or it could not start.
 
-    `about` is what an interrupted run's record said of its logger, so that it goes on in the same place.
+    `about` is what an interrupted run's record said of its logger, so that it goes on in the same place. With
+    `again` the run begins again from its start, and will say what it has said before.
     """
     match config:
         case WandbConfig():
@@ -62,7 +64,14 @@ def build_logger(
 
             return _guarded(
                 lambda: WandbLogger(
-                    config, folder=folder, name=name, group=group, arm=arm, plain=config_plain, about=about
+                    config,
+                    folder=folder,
+                    name=name,
+                    group=group,
+                    arm=arm,
+                    plain=config_plain,
+                    about=about,
+                    again=again,
                 ),
                 "W&B",
             )
