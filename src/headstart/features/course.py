@@ -18,7 +18,7 @@ from headstart.config.schema.optimizer import OptimizerConfig
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunFailed, RunPruned
 from headstart.records.tables import METRICS, write_rows
-from headstart.training.engine import Budget
+from headstart.training.trainer import Budget
 from headstart.training.history import epoch_of
 from headstart.training.loggers import RunLogger
 from headstart.training.losses import Terms
