@@ -52,11 +52,11 @@ def sweep(*, jobs: int, rounds: int) -> None:
           f"{max(planning):.1f}, start of Python and PyTorch included.")  # fmt: skip
 
 
-def idle(sweep: str, job: str, output_dir: str) -> str:
+def idle(sweep: str, jobs: tuple[str, ...], output_dir: str) -> list[str]:
     """A job that trains nothing and leaves what a run leaves: folder, config, record, metrics."""
     from headstart.sweep.job import perform
 
-    return perform(Path(sweep), job, output_dir=Path(output_dir), run=_record_only)
+    return [perform(Path(sweep), job, output_dir=Path(output_dir), run=_record_only) for job in jobs]
 
 
 def _record_only(

@@ -121,7 +121,7 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
         config.trainer.max_steps or (config.trainer.max_epochs or 1) * data.steps_per_epoch, data.steps_per_epoch
     )
     start = copy.deepcopy(built.model.backbone) if config.regularizer else built.model.backbone
-    random_start = _is_drawn(config, built)
+    random_start = is_drawn(config, built)
     shape = (config.data.channels, *data.facts.image_size)
     layers = attach(config.strategy, built.model, built.layers, shape=shape, seed=config.seed)
     built = replace(built, layers=layers)
@@ -204,7 +204,7 @@ def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehear
     built = rehearsal.models.get(backbone) or rehearsal.models.get(own)
     if built is None:
         built = build()
-        rehearsal.keep(own if _is_drawn(config, built) else backbone, built)
+        rehearsal.keep(own if is_drawn(config, built) else backbone, built)
     if attaches(config.strategy):
         return replace(built, model=copy.deepcopy(built.model))
     return on_same_backbone(
@@ -212,7 +212,7 @@ def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehear
     )
 
 
-def _is_drawn(config: Config, built: Built) -> bool:
+def is_drawn(config: Config, built: Built) -> bool:
     """Whether something in a backbone that was just built was drawn from the seed."""
     first_k = getattr(config.weights, "first_k", None)
     return built.report is None or bool(built.report.missing) or first_k is not None

@@ -184,7 +184,7 @@ def _log_in_a_job(log: str) -> None:
         raise OSError(f"raised {HUB}")
 
     job.perform = perform  # type: ignore[assignment]
-    job.perform_in("sweep", "job", "outputs")
+    job.perform_in("sweep", ["job"], "outputs")
 
 
 def test_a_job_log() -> None:

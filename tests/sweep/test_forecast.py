@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from tests.conftest import TINY
 
 from headstart.cli import main
-from headstart.sweep.forecast import forecast, job_seconds, size_in_words
+from headstart.sweep.forecast import forecast, job_seconds, size_in_words, units_of
 from headstart.sweep.preflight import Checked
 
 
@@ -48,6 +49,21 @@ def test_the_mean_step_stands_in_and_nothing_is_made_up() -> None:
     assert mixed.seconds == pytest.approx(known + job_seconds(job(2.0, steps=100)))
     assert forecast([job(None)], slots=1).seconds is None
     assert forecast([], slots=1).seconds is None
+
+
+def test_what_is_frozen_runs_once_over_each_image_for_all_heads() -> None:
+    one = replace(job(1.0), together="x", train_images=300)
+    assert job_seconds(one) == pytest.approx(1.5 + (300 + 50 + 100) * 0.1 + 0.1 + 10 * 1e-4)
+    assert job_seconds(replace(one, views=3)) == pytest.approx(job_seconds(one) + 600 * 0.1)
+    few = forecast([one] * 10, slots=2)
+    assert few.seconds == pytest.approx(job_seconds(one) + 9 * (0.1 + 10 * 1e-4))
+    other = replace(job(3.0), together="y", train_images=300)
+    both = forecast([one, other, one, other], slots=1)
+    assert both.seconds == pytest.approx(job_seconds(one) + job_seconds(other) + 2 * (0.1 + 10 * 1e-4))
+    many = [one] * 40
+    assert [len(unit) for unit in units_of(many, slots=2, divides=True)] == [20, 20]
+    assert [len(unit) for unit in units_of(many, slots=2, divides=False)] == [40]
+    assert [len(unit) for unit in units_of([*many, job(1.0)], slots=1, divides=True)] == [1, 40]
 
 
 def test_sizes_in_words() -> None:

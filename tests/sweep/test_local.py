@@ -23,18 +23,20 @@ from headstart.sweep.local import LocalExecutor, forkserver
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def note(sweep: str, job: str, output_dir: str) -> str:
+def note(sweep: str, jobs: tuple[str, ...], output_dir: str) -> list[str]:
     """A job that writes down when, where and beside which GPU it ran."""
+    (job,) = jobs
     began = time.time()
     time.sleep(0.2)
     line = f"{job} {os.getpid()} {began} {time.time()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\n"
     with (Path(sweep) / "notes").open("a") as file:
         file.write(line)
     print("said", job)
-    return "completed"
+    return ["completed"]
 
 
-def hang(sweep: str, job: str, output_dir: str) -> str:
+def hang(sweep: str, jobs: tuple[str, ...], output_dir: str) -> list[str]:
+    (job,) = jobs
     if job == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Path(sweep, f"{job}.pid").write_text(str(os.getpid()))
@@ -42,8 +44,8 @@ def hang(sweep: str, job: str, output_dir: str) -> str:
         time.sleep(0.1)
 
 
-def die(sweep: str, job: str, output_dir: str) -> str:
-    if job == "signal":
+def die(sweep: str, jobs: tuple[str, ...], output_dir: str) -> list[str]:
+    if jobs == ("signal",):
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(7)
 
@@ -51,8 +53,8 @@ def die(sweep: str, job: str, output_dir: str) -> str:
 def drain(executor: LocalExecutor, jobs: list[str]) -> list[Ended]:
     waiting, ended = list(jobs), []
     while waiting or executor.running:
-        while waiting and executor.has_room():
-            executor.start(waiting.pop(0))
+        while waiting and executor.room():
+            executor.start((waiting.pop(0),))
         ended += executor.wait(0.5)
     executor.close()
     return ended
@@ -104,7 +106,7 @@ import sys, time
 from pathlib import Path
 from tests.sweep.test_local import hang, make
 executor = make(Path(sys.argv[1]), hang)
-executor.start("orphan")
+executor.start(("orphan",))
 print("started", flush=True)
 time.sleep(60)
 """

@@ -51,8 +51,8 @@ def idle(config: Any, *, command: Any, launched_by: str, announce: Callable[[Pat
     return folder, record
 
 
-def planted(sweep: str, job: str, output_dir: str) -> str:
-    return perform(Path(sweep), job, output_dir=Path(output_dir), run=idle)
+def planted(sweep: str, jobs: tuple[str, ...], output_dir: str) -> list[str]:
+    return [perform(Path(sweep), job, output_dir=Path(output_dir), run=idle) for job in jobs]
 
 
 def jobs_of(*words: str, **launcher: Any) -> Jobs:
@@ -97,8 +97,10 @@ def test_twenty_four_jobs_with_three_planted_failures(
 class Scripted:
     """An executor that ends each attempt as its script says."""
 
+    divides = False
+
     def __init__(self, room: int, script: dict[str, list[Ended]], folder: Path) -> None:
-        self.room, self.script, self.folder = room, script, folder
+        self.slots, self.script, self.folder = room, script, folder
         self.now: list[str] = []
         self.started: list[tuple[str, ...]] = []
 
@@ -106,10 +108,11 @@ class Scripted:
     def running(self) -> tuple[str, ...]:
         return tuple(self.now)
 
-    def has_room(self) -> bool:
-        return len(self.now) < self.room
+    def room(self) -> int:
+        return self.slots - len(self.now)
 
-    def start(self, job: str) -> None:
+    def start(self, jobs: tuple[str, ...]) -> None:
+        (job,) = jobs
         self.now.append(job)
         self.started.append(tuple(self.now))
 

@@ -64,6 +64,7 @@ def quality(config: dict[str, Any], epoch: int) -> float:
 class Stepwise:
     """An executor whose jobs train an epoch each time it is waited for, and leave what runs leave."""
 
+    divides = False
     folder: Path
     output_dir: Path
     slots: int = 2
@@ -77,10 +78,11 @@ class Stepwise:
     def running(self) -> tuple[str, ...]:
         return tuple(self.epochs)
 
-    def has_room(self) -> bool:
-        return len(self.epochs) < self.slots
+    def room(self) -> int:
+        return self.slots - len(self.epochs)
 
-    def start(self, job: str) -> None:
+    def start(self, jobs: tuple[str, ...]) -> None:
+        (job,) = jobs
         if self.stop_after is not None and len(self.started) >= self.stop_after:
             raise KeyboardInterrupt
         self.started.append(job)
@@ -731,7 +733,7 @@ def test_a_trial_that_ended_while_its_launch_was_gone_counts_for_what_is_drawn_n
 
 
 def test_another_sweeps_pruned_run_is_no_start_for_a_job(tmp_path: Path) -> None:
-    from headstart.sweep.job import _unfinished
+    from headstart.sweep.job import unfinished
 
     run = new_run_folder(tmp_path, words=["a"], digest="0" * 8)
     config = to_plain(compose(TINY))
@@ -740,7 +742,7 @@ def test_another_sweeps_pruned_run_is_no_start_for_a_job(tmp_path: Path) -> None
         record.status = status
         write_record(run, record)
         note_run(tmp_path, "k" * 40, run.name)
-        assert _unfinished(tmp_path, SweepJob("a", "k" * 40, ""), JobState()) == found
+        assert unfinished(tmp_path, SweepJob("a", "k" * 40, ""), JobState()) == found
 
 
 @pytest.mark.parametrize(

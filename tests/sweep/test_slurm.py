@@ -49,7 +49,7 @@ def test_what_slurm_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_a_preempted_job_is_submitted_again_as_itself() -> None:
-    task = Task("sweep", "job", "outputs")
+    task = Task("sweep", ("job",), "outputs")
     again = task.checkpoint()
     assert again.function is task
 

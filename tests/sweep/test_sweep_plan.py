@@ -88,13 +88,14 @@ def test_a_damaged_or_newer_definition_is_named(tmp_path: Path) -> None:
     before = json.loads((tmp_path / "sweep.json").read_text()) | {"schema_version": 2}
     for key in ("compared", "tuned", "search", "studies", "chosen"):
         del before[key]
+    del before["jobs"][0]["together"]
     (tmp_path / "older").mkdir()
     (tmp_path / "older" / "sweep.json").write_text(json.dumps(before))
     assert read_sweep(tmp_path / "older") == read_sweep(tmp_path)
     text = (tmp_path / "sweep.json").read_text()
     for changed, said in (
         (text[:40], "is damaged"),
-        (text.replace('version": 3', 'version": 9'), "schema version 9, not 3"),
+        (text.replace('version": 4', 'version": 9'), "schema version 9, not 4"),
     ):
         (tmp_path / "sweep.json").write_text(changed)
         with pytest.raises(RecordError, match=said):

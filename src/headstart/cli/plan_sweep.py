@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from headstart.config.schema.launcher import LocalConfig
 
 if TYPE_CHECKING:
+    from headstart.records.studies import Study
+    from headstart.sweep.expand import Jobs
     from headstart.sweep.launch import Prepared
     from headstart.sweep.preflight import Checked
 
@@ -15,6 +20,8 @@ MEASURE = 5.0
 """Seconds to spend on timing a training step of each model."""
 SHOWN = 100
 """Jobs that are listed."""
+SHOWN_SETS = 8
+"""Sets of jobs that are fitted together, of which each has a line."""
 
 
 def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
@@ -36,7 +43,7 @@ def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
     configs: list[Config] = [job.config for job in jobs.jobs]
     slots = slots_for(jobs.launcher, configs, gpus=prepared.machine.gpus)
     if planned.sweep.studies:
-        return _plan_search(prepared, slots=slots, duplicates=jobs.duplicates)
+        return _plan_search(prepared, jobs, slots=slots)
     done = completed_runs(planned.output_dir)
     there = [bool(done.get(job.key) or completed_run(planned.output_dir, job.key)) for job in planned.sweep.jobs]
     again = f", {jobs.duplicates} duplicates left out" if jobs.duplicates else ""
@@ -47,25 +54,58 @@ def plan(overrides: Sequence[str], config_dirs: tuple[str, ...]) -> int:
     table.add_column("job")
     for name in ("trainable", "steps", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
+    numbers = _numbers(checked)
+    if numbers:
+        table.add_column("together", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for job, found, is_done in list(zip(planned.sweep.jobs, checked, there, strict=True))[:SHOWN]:
         seconds = "-" if found.step_seconds is None else f"{job_seconds(found):.0f}"
         after = f"after {job.needs.rpartition('-')[0]}" if job.needs else ""
         state = "done" if is_done else after
-        table.add_row(job.varied or "one run", f"{found.trainable:,}", f"{found.steps:,}", seconds, state)
+        number = [numbers.get(found.together, "")] if numbers else []
+        table.add_row(job.varied or "one run", f"{found.trainable:,}", f"{found.steps:,}", seconds, *number, state)
     if len(checked) > SHOWN:
         table.add_row(f"... and {len(checked) - SHOWN} more; `headstart train -m --cfg job` lists all")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     todo = [found for found, is_done in zip(checked, there, strict=True) if not is_done]
-    _show_cost(todo, slots=slots)
+    local = isinstance(jobs.launcher, LocalConfig)
+    _show_together(todo, numbers, slots=len(slots), divides=local)
+    _show_cost(todo, slots=slots, divides=local)
     return 0
 
 
-def _show_cost(todo: Sequence[Checked], *, slots: Sequence[str | None]) -> None:
+def _numbers(checked: Sequence[Checked]) -> dict[str, str]:
+    """A number for each set of several jobs that are fitted together, in their order."""
+    counts = Counter(found.together for found in checked if found.together)
+    shared = [together for together, count in counts.items() if count > 1]
+    return {together: str(number) for number, together in enumerate(shared, start=1)}
+
+
+def _show_together(todo: Sequence[Checked], numbers: Mapping[str, str], *, slots: int, divides: bool) -> None:
+    """A line for each set of jobs that share frozen features: how many, in how many processes."""
+    from headstart.records.progress import clock
+    from headstart.sweep.forecast import unit_seconds, units_of
+
+    units = units_of(todo, slots=slots, divides=divides)
+    shown = [together for together in numbers if any(found.together == together for found in todo)]
+    for together in shown[:SHOWN_SETS]:
+        number, mine = numbers[together], [unit for unit in units if unit[0].together == together]
+        measured = all(job.step_seconds is not None for unit in mine for job in unit)
+        took = f", about {clock(sum(map(unit_seconds, mine)))} in all" if measured else ""
+        processes = f"{len(mine)} process{'es' * (len(mine) != 1)}"
+        print(
+            f"together   {number}: {sum(map(len, mine))} jobs in {processes}, their frozen features computed "
+            f"once{took}"
+        )
+    if len(shown) > SHOWN_SETS:
+        print(f"           ... and {len(shown) - SHOWN_SETS} more such sets")
+
+
+def _show_cost(todo: Sequence[Checked], *, slots: Sequence[str | None], divides: bool) -> None:
     from headstart.records.progress import clock
     from headstart.sweep.forecast import forecast, size_in_words
 
-    cost = forecast(todo, slots=len(slots))
+    cost = forecast(todo, slots=len(slots), divides=divides)
     place = f"{len(slots)} at a time" + (f" on GPUs {', '.join(map(str, slots))}" if slots[0] is not None else "")
     time = "unknown" if cost.seconds is None else f"about {clock(cost.seconds)}, {place}"
     rough = f"; {cost.unmeasured} jobs by the mean step of the others" if cost.unmeasured else ""
@@ -73,7 +113,7 @@ def _show_cost(todo: Sequence[Checked], *, slots: Sequence[str | None]) -> None:
     print(f"disk       about {size_in_words(cost.kept)}, and {size_in_words(cost.beside)} more while jobs run")
 
 
-def _plan_search(prepared: Prepared, *, slots: Sequence[str | None], duplicates: int) -> int:
+def _plan_search(prepared: Prepared, jobs: Jobs, *, slots: Sequence[str | None]) -> int:
     """What a search will do: its studies, what each may choose from, and what it costs at most."""
     from rich import box
     from rich.console import Console
@@ -92,7 +132,7 @@ def _plan_search(prepared: Prepared, *, slots: Sequence[str | None], duplicates:
     trials = sum(study.trials for study in sweep.studies) * len(seeds)
     answers = sum(len(study.seeds) for study in sweep.studies)
     print(f"sweep      {sweep.name}{' (is there already)' if is_there else ''}")
-    again = f", {duplicates} duplicates left out" if duplicates else ""
+    again = f", {jobs.duplicates} duplicates left out" if jobs.duplicates else ""
     print(
         f"jobs       {trials + answers}{again}: {trials} of trials, then {answers} that run and test what was "
         f"found; {len(done)} done already"
@@ -128,6 +168,19 @@ def _plan_search(prepared: Prepared, *, slots: Sequence[str | None], duplicates:
         left = {True: study.trials * len(seeds), False: len(study.seeds)}
         for job in done:
             left[job.trial is not None] -= job.study == study.id
-        todo += [trial] * left[True] + [found] * left[False]
-    _show_cost(todo, slots=slots)
+        todo += _trials(trial, study, search, left=left[True])
+        todo += [replace(found, together=study.together)] * left[False]
+    local = isinstance(jobs.launcher, LocalConfig)
+    _show_together(todo, _numbers(todo), slots=len(slots), divides=local)
+    _show_cost(todo, slots=slots, divides=local)
     return 0
+
+
+def _trials(trial: Checked, study: Study, search: Mapping[str, Any], *, left: int) -> list[Checked]:
+    """The trials that are left; those that wait for what has become of others are fitted one after another."""
+    seeds = len(search["seeds"])
+    at_once = search.get("startup_trials", study.trials) * seeds
+    shared = study.trials_together
+    first = [replace(trial, together=f"{shared} trials" if shared else "")] * min(left, at_once)
+    rest = [replace(trial, together=f"{shared} {i // seeds}" if shared else "") for i in range(left - len(first))]
+    return first + rest

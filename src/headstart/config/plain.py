@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,13 @@ def from_plain(plain: dict[str, Any]) -> Config:
     parts.setdefault("search", NoSearchConfig())
     scalars = _part(_scalars(), rest, "")
     return Config(**parts, **{f.name: getattr(scalars, f.name) for f in dataclasses.fields(scalars)})
+
+
+def dumped(plain: Mapping[str, Any]) -> str:
+    """Plain data as YAML; by libyaml where it is there, which takes a quarter of the time."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(dict(plain), Dumper=dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 MOST_VALUES = 1_000_000

@@ -37,6 +37,12 @@ class Study:
     """Digest of the weights."""
     trainable: int = 0
     steps: int = 0
+    together: str = ""
+    """What its runs share with the jobs that they are fitted together with; empty where each is alone."""
+    trials_together: str = ""
+    """The same of its trials."""
+    drawn: bool = False
+    """Whether the frozen features depend on the seed: then only runs of one seed share them."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ STATE = "state.json"
 LOG = "log.txt"
 PRUNE = "prune"
 """A file beside a job's state that asks it to stop: its trial is no good."""
-SCHEMA_VERSION = 3
-READABLE = (2, 3)
+SCHEMA_VERSION = 4
+READABLE = (2, 3, 4)
 DONE = ("completed", "pruned")
 """States of jobs that nothing is left to do for."""
 ENDED = (*DONE, "failed")
@@ -49,6 +49,8 @@ class SweepJob:
     """Its number there; None for a run of what was found."""
     tuned: dict[str, Any] = field(default_factory=dict)
     """Its values of the tuned keys."""
+    together: str = ""
+    """What it shares with the jobs that are fitted with it, in one process; empty where it has one of its own."""
 
 
 @dataclass

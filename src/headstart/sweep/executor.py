@@ -20,17 +20,20 @@ class Ended:
 
 
 class Executor(Protocol):
-    """Runs jobs of one sweep, as many at the same time as it has room for."""
+    """Runs jobs of one sweep, each process one of them or several that are fitted together."""
+
+    divides: bool
+    """Whether many jobs that can be fitted together are done sooner in several processes."""
 
     @property
     def running(self) -> tuple[str, ...]:
         """Ids of the jobs that it has and is not done with."""
 
-    def has_room(self) -> bool:
-        """Whether it would start another job at once."""
+    def room(self) -> int:
+        """How many more processes it would start at once."""
 
-    def start(self, job: str) -> None:
-        """Take a job; raises nothing that is the job's own fault."""
+    def start(self, jobs: tuple[str, ...]) -> None:
+        """Take jobs that one process does; raises nothing that is their own fault."""
 
     def wait(self, seconds: float) -> list[Ended]:
         """Jobs that have ended, waiting up to `seconds` for one."""

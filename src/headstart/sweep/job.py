@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from headstart.records.sweeps import (
     PRUNE,
     RETRIABLE,
     JobState,
+    Sweep,
     SweepJob,
     job_folder,
     read_state,
@@ -44,26 +45,45 @@ def perform(sweep: Path, job_id: str, *, output_dir: Path, run: Run | None = Non
     checkpoint. While a process is at a job, no other is. `run` is what trains; by default the experiment.
     """
     plan = read_sweep(sweep)
-    job = next((job for job in plan.jobs if job.id == job_id), None)
-    if job is None:
-        raise RecordError(f"{sweep}: has no job {job_id}.")
-    with _alone(output_dir, job.key) as alone:
-        if not alone:
+    job = find_job(plan, job_id, where=sweep)
+    with alone(output_dir, job.key) as is_alone:
+        if not is_alone:
             return "elsewhere"
         before = read_state(sweep, job_id)
-        state = JobState("running", before.run, attempts=before.attempts + 1, started=now())
-        done = completed_run(output_dir, job.key)
-        if done:
-            finished = JobState("completed", done, attempts=before.attempts, reused=done != before.run)
-            write_state(sweep, job_id, replace(finished, started=before.started, finished=now()))
+        state = begin(sweep, job, before, output_dir=output_dir, started=now())
+        if state.status == "completed":
             return "completed"
-        write_state(sweep, job_id, state)
         _attempt(sweep, plan.command, job, before, state, output_dir=output_dir, run=run)
-        state.finished = now()
-        write_state(sweep, job_id, state)
-        if job.trial is not None and state.run and state.status in ("completed", "pruned"):
-            _lighten(output_dir / "runs" / state.run, plan.name, keep=bool(plan.search.get("keep_weights")))
+        end(sweep, plan, job, state, output_dir=output_dir)
         return state.status
+
+
+def find_job(plan: Sweep, job_id: str, *, where: Path) -> SweepJob:
+    """A job of a sweep; raises RecordError where there is none of that id."""
+    job = next((job for job in plan.jobs if job.id == job_id), None)
+    if job is None:
+        raise RecordError(f"{where}: has no job {job_id}.")
+    return job
+
+
+def begin(sweep: Path, job: SweepJob, before: JobState, *, output_dir: Path, started: str) -> JobState:
+    """Write down that a job runs now, or that it is completed: a run with its key was made before, by whomever."""
+    done = completed_run(output_dir, job.key)
+    if done:
+        state = JobState("completed", done, attempts=before.attempts, reused=done != before.run)
+        state = replace(state, started=before.started, finished=now())
+    else:
+        state = JobState("running", before.run, attempts=before.attempts + 1, started=started)
+    write_state(sweep, job.id, state)
+    return state
+
+
+def end(sweep: Path, plan: Sweep, job: SweepJob, state: JobState, *, output_dir: Path) -> None:
+    """Write down what became of a job; of a trial's run little is kept."""
+    state.finished = now()
+    write_state(sweep, job.id, state)
+    if job.trial is not None and state.run and state.status in ("completed", "pruned"):
+        _lighten(output_dir / "runs" / state.run, plan.name, keep=bool(plan.search.get("keep_weights")))
 
 
 def _attempt(
@@ -77,18 +97,12 @@ def _attempt(
     run: Run | None,
 ) -> None:
     """Run or resume; `state` says what came of it."""
-
-    def announce(folder: Path) -> None:
-        state.run = folder.name
-        note_run(output_dir, job.key, folder.name)
-        write_state(sweep, job.id, state)
-
+    announce = announcer(sweep, job, state, output_dir=output_dir)
     try:
-        if job.trial is not None and before.run and _is_pruned(output_dir / "runs" / before.run):
-            state.status, state.error = "pruned", "stopped before: other trials were better by then."
+        if was_pruned(job, before, output_dir=output_dir, state=state):
             return
-        config = _config(sweep, job, output_dir)
-        earlier = _unfinished(output_dir, job, before)
+        config = frozen_config(sweep, job, output_dir)
+        earlier = unfinished(output_dir, job, before)
         more: dict[str, Any] = {} if job.trial is None else {"prune": (job_folder(sweep, job.id) / PRUNE).exists}
         if earlier is not None and run is None:
             from headstart.experiment import resume
@@ -103,22 +117,43 @@ def _attempt(
             expected = job.key if job.needs is None else None
             run(config, command=command, launched_by=sweep.name, announce=announce, expected_key=expected, **more)
         state.status = "completed"
-    except (KeyboardInterrupt, SystemExit):
-        state.status = "interrupted"
-    except RunPruned as error:
-        state.status, state.error = "pruned", str(error)
-    except OutOfMemory as error:
-        state.status, state.kind, state.error = "failed", "memory", str(error)
-    except DiskTrouble as error:
-        state.status, state.kind, state.error = "failed", "disk", str(error)
-    except RunFailed as error:
-        state.status, state.kind, state.error = "failed", "diverged", str(error)
-    except HeadstartError as error:
-        state.status, state.kind, state.error = "failed", "mistake", str(error)
     except BaseException as error:
-        traceback.print_exc()
+        tell(state, error)
+
+
+def announcer(sweep: Path, job: SweepJob, state: JobState, *, output_dir: Path) -> Callable[[Path], None]:
+    """What is told the folder of a job's run as soon as there is one."""
+
+    def announce(folder: Path) -> None:
+        state.run = folder.name
+        note_run(output_dir, job.key, folder.name)
+        write_state(sweep, job.id, state)
+
+    return announce
+
+
+def tell(state: JobState, error: BaseException) -> None:
+    """Into the state of a job: what ended it."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        state.status = "interrupted"
+    elif isinstance(error, RunPruned):
+        state.status, state.error = "pruned", str(error)
+    elif isinstance(error, HeadstartError):
+        kinds = ((OutOfMemory, "memory"), (DiskTrouble, "disk"), (RunFailed, "diverged"))
+        state.kind = next((kind for cls, kind in kinds if isinstance(error, cls)), "mistake")
+        state.status, state.error = "failed", str(error)
+    else:
+        traceback.print_exception(error)
         state.status, state.kind = "failed", "memory" if ran_out_of_memory(error) else "exception"
         state.error = redact("".join(traceback.format_exception_only(error)).strip())
+
+
+def was_pruned(job: SweepJob, before: JobState, *, output_dir: Path, state: JobState) -> bool:
+    """Whether a trial was stopped by an earlier launch; `state` says so then."""
+    if job.trial is None or not before.run or not _is_pruned(output_dir / "runs" / before.run):
+        return False
+    state.status, state.error = "pruned", "stopped before: other trials were better by then."
+    return True
 
 
 def _is_pruned(run: Path) -> bool:
@@ -138,7 +173,7 @@ def _lighten(run: Path, sweep: str, *, keep: bool) -> None:
         shutil.rmtree(run / FOLDER, ignore_errors=True)
 
 
-def _config(sweep: Path, job: SweepJob, output_dir: Path) -> Config:
+def frozen_config(sweep: Path, job: SweepJob, output_dir: Path) -> Config:
     """The frozen config, with the run of the job that it needs in its place."""
     config = read_config(job_folder(sweep, job.id) / CONFIG)
     if job.needs is None:
@@ -150,7 +185,7 @@ def _config(sweep: Path, job: SweepJob, output_dir: Path) -> Config:
     return replace(config, weights=replace(config.weights, path=path))  # type: ignore[call-arg]
 
 
-def _unfinished(output_dir: Path, job: SweepJob, before: JobState) -> Path | None:
+def unfinished(output_dir: Path, job: SweepJob, before: JobState) -> Path | None:
     """The run with this key that may go on from where it stopped: nothing was wrong with the job itself."""
     name = run_of(output_dir, job.key)
     folder = output_dir / "runs" / name if name else None
@@ -167,7 +202,7 @@ def _unfinished(output_dir: Path, job: SweepJob, before: JobState) -> Path | Non
 
 
 @contextmanager
-def _alone(output_dir: Path, key: str) -> Iterator[bool]:
+def alone(output_dir: Path, key: str) -> Iterator[bool]:
     """Whether this process is the only one at the job; the lock goes with the process, however it ends."""
     folder = index_folder(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,11 +218,15 @@ def _alone(output_dir: Path, key: str) -> Iterator[bool]:
         lock.release()
 
 
-def perform_in(sweep: str, job_id: str, output_dir: str) -> Result:
-    """`perform`, with what a process can be handed; what it prints is kept, so secrets are taken out of it."""
+def perform_in(sweep: str, jobs: Sequence[str], output_dir: str) -> list[Result]:
+    """Do the jobs of a process, with what one can be handed; what it prints is kept, so secrets are taken out."""
     with redacted_output():
         try:
-            return perform(Path(sweep), job_id, output_dir=Path(output_dir))
+            if len(jobs) == 1:
+                return [perform(Path(sweep), jobs[0], output_dir=Path(output_dir))]
+            from headstart.sweep.together import perform_together
+
+            return perform_together(Path(sweep), jobs, output_dir=Path(output_dir))
         except Exception as error:
             show_traceback(error)
             # whoever called prints what it gets, too

@@ -50,23 +50,45 @@ class Snapshot:
         return Counter(self.states[job.id].status for job in self.jobs)
 
     def seconds_left(self) -> float | None:
-        """To the end, at the pace of the jobs that have been completed by this sweep; None before there is one."""
-        spent = steps = 0.0
-        for job in self.jobs:
-            seconds = _seconds(self.states[job.id])
-            if seconds is not None:
-                spent, steps = spent + seconds, steps + max(1, job.steps)
-        if not steps:
+        """To the end, at the pace of the jobs that have been completed by this sweep; None before there is one.
+
+        Jobs that are fitted together have a pace of their own.
+        """
+        if not self.jobs:
             return None
+        total = 0.0
+        for together in (False, True):
+            jobs = [job for job in self.jobs if bool(job.together) == together]
+            left = self._steps_left(jobs)
+            if jobs:  # those to come are like those that are there
+                mean = sum(max(1, job.steps) for job in jobs) / len(jobs)
+                left += self.to_come * len(jobs) / len(self.jobs) * mean
+            pace = self._pace(jobs)
+            if left and pace is None:
+                return None
+            total += left * (pace or 0.0)
+        return total / max(1, self.slots)
+
+    def _steps_left(self, jobs: Sequence[SweepJob]) -> float:
         left = 0.0
-        for job in self.jobs:
-            state = self.states[job.id]
-            if state.status in ("waiting", "running", "interrupted"):
+        for job in jobs:
+            if self.states[job.id].status in ("waiting", "running", "interrupted"):
                 done = self.progress[job.id].step if job.id in self.progress else 0
                 left += max(0.0, max(1, job.steps) - done)
-        if self.jobs:
-            left += self.to_come * sum(max(1, job.steps) for job in self.jobs) / len(self.jobs)
-        return left * spent / steps / max(1, self.slots)
+        return left
+
+    def _pace(self, jobs: Sequence[SweepJob]) -> float | None:
+        """Seconds of a process per step of its jobs."""
+        spans: dict[tuple[str, str], float] = {}
+        steps = 0
+        for job in jobs:
+            state = self.states[job.id]
+            seconds = _seconds(state)
+            if seconds is not None:
+                unit = (job.together or job.id, str(state.started))  # those of one process began at the same moment
+                spans[unit] = max(spans.get(unit, 0.0), seconds)
+                steps += max(1, job.steps)
+        return sum(spans.values()) / steps if steps else None
 
 
 def take_snapshot(
@@ -183,9 +205,12 @@ class View:
             self._said[id] = state.status
             if state.status == "completed" and id not in queue.begun:
                 continue
-            done = sum(one.status in ENDED for one in queue.states.values())
+            done = sum(said in ENDED for said in self._said.values())
             if state.status == "running":
-                self._say(f"       {queue.jobs[id].varied or 'one run'}: started") if not self._live else None
+                unit = queue.units[id]
+                others = f", and {len(unit) - 1} that are fitted with it" if len(unit) > 1 else ""
+                if not self._live and id == unit[0]:
+                    self._say(f"       {queue.jobs[id].varied or 'one run'}: started{others}")
             else:
                 self._say(f"[{done}/{total}] {outcome(queue.jobs[id], state, self.output_dir)}")
 

@@ -108,6 +108,18 @@ class OptunaTrials:
         trial.set_user_attr(_NUMBER, number)
         return Trial(number, self._drawn(trial.params))
 
+    def ahead(self) -> bool:
+        """Whether the next one waits for none: it is drawn at random, and nothing could stop it yet.
+
+        Trials that are made at the same time cannot be worse than the median of each other.
+        """
+        number, search = self._next(), self._search
+        if search.pruner != "none" and number >= search.prune_after_trials:
+            ended = sum(told.status == "completed" for told in self.told().values())
+            if ended < search.prune_after_trials:
+                return False
+        return not isinstance(search, TpeConfig) or number < search.startup_trials
+
     def report(self, number: int, curve: Mapping[int, float]) -> bool:
         """Take down the metric by epoch, as far as it goes; whether the trial should stop."""
         frozen = self._latest()[number]

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
-from headstart.config.plain import to_plain
+from headstart.config.plain import dumped, to_plain
 from headstart.errors import ConfigError, RecordError
 from headstart.records.atomic import write_text
 from headstart.records.index import completed_run, completed_runs, note_run, run_of
@@ -94,6 +93,7 @@ def plan_sweep(
             needs=None if job.needs is None else ids[job.needs],
             trainable=found.trainable,
             steps=found.steps,
+            together=found.together,
         )
         for i, (job, found) in enumerate(zip(jobs.jobs, checked, strict=True))
     )
@@ -208,7 +208,7 @@ def freeze(folder: Path, job_id: str, config: Mapping[str, Any]) -> None:
     place = job_folder(folder, job_id) / CONFIG
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_text(place, dumped(config))
 
 
 def _same_fixed_part(before: Sweep, now: Sweep) -> None:

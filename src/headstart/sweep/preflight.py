@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,8 +43,15 @@ class Checked:
     task: str = "multiclass"
     classes: int = 0
     """How many, or how many labels or numbers."""
+    train_images: int = 0
+    views: int = 1
+    """Versions of each training image."""
     step_seconds: float | None = None
     """What one training step took here, where it was measured."""
+    together: str = ""
+    """What it shares with the jobs that can be fitted together with it; empty where it cannot be with any."""
+    drawn: bool = False
+    """Whether the features of its backbone depend on the seed: `together` does then."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +140,22 @@ def _check(
         resolved = _resolved(config, found.config)
         digest = f"job:{keys[needs]}" if needs is not None else found.weights
         keys.append(job_key(resolved, data_fingerprint=found.fingerprint, weights_sha256=digest))
-        pipe.send(replace(found.checked, key=keys[-1], config=to_plain(resolved)))
+        stage = None if needs is None else keys[needs]
+        together = shared_with(found.checked.together, found.checked.drawn, config.seed, stage)
+        pipe.send(replace(found.checked, key=keys[-1], config=to_plain(resolved), together=together))
     pipe.close()
+
+
+def shared_with(together: str, drawn: bool, seed: int, needs: str | None = None) -> str:
+    """What a job shares with those that can be fitted together with it; empty where there is nothing.
+
+    `together` is what its set-up shares, whose features are `drawn` from the seed or not, and `needs` the key of
+    the job whose weights it starts from.
+    """
+    further = [*([f"seed {seed}"] if drawn else []), *([f"after {needs}"] if needs else [])]
+    if not together or not further:
+        return together
+    return hashlib.sha256(json.dumps([together, *further]).encode()).hexdigest()
 
 
 def _setup(plain: dict[str, Any]) -> str:
@@ -153,6 +175,8 @@ class _Light:
 
 
 def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
+    from headstart.preparation import is_drawn
+
     layers, budget, sizes = prepared.built.layers, prepared.budget, prepared.facts.sizes
     weights = prepared.weights.sha256 if prepared.weights else ""
     checked = Checked(
@@ -168,7 +192,11 @@ def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
         weights=weights,
         task=prepared.facts.task,
         classes=prepared.facts.num_classes,
+        train_images=sizes["train"],
+        views=prepared.config.features.views or 1,
         step_seconds=step_seconds,
+        together=prepared.together,
+        drawn=is_drawn(prepared.config, prepared.built),
     )
     return _Light(prepared.config, prepared.facts.fingerprint, weights, checked)
 

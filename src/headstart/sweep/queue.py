@@ -13,14 +13,19 @@ from types import FrameType
 from typing import Any, Protocol
 
 from headstart.errors import RecordError
+from headstart.records.index import completed_run
 from headstart.records.store import now, read_record, write_record
 from headstart.records.sweeps import DONE, RETRIABLE, JobState, Sweep, SweepJob, read_state, write_state
 from headstart.sweep.executor import Ended, Executor
+from headstart.sweep.job import alone
+from headstart.sweep.together import MOST, partners
 
 POLL = 0.5
 """Seconds between two looks at the clock while jobs run."""
 _ELSEWHERE = 3.0
 """Seconds after which a job that another launch is at is asked for again."""
+_FEWER = 4
+"""By how much a group that came to nothing is too large, in parts."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,11 @@ class Feed(Protocol):
     def resumed(self, states: dict[str, JobState]) -> list[SweepJob]:
         """What an earlier launch had begun."""
 
-    def ask(self, states: dict[str, JobState], busy: Set[str]) -> list[SweepJob]:
-        """More jobs, now that there is room; `busy` are those that are not over."""
+    def ask(self, states: dict[str, JobState], busy: Set[str], *, most: int) -> list[SweepJob]:
+        """More jobs, now that there is room; `busy` are those that are not over.
+
+        Up to `most`, where further ones need not wait for these and may be fitted together.
+        """
 
     def watch(self, states: dict[str, JobState], busy: Set[str]) -> None:
         """Look at what runs and what has ended."""
@@ -80,6 +88,10 @@ class Queue:
         self._elsewhere: dict[str, float] = {}
         self._alone: set[str] = set()
         self._beside: dict[str, bool] = {}
+        self.units: dict[str, tuple[str, ...]] = {}
+        """With which others each job was started last, itself included."""
+        self._attempts: dict[str, int] = {}
+        self._most: dict[str, int] = {}
 
     def run(self) -> dict[str, JobState]:
         """Run what is left to run; returns what became of every job.
@@ -95,6 +107,7 @@ class Queue:
                 self._watch(self)
                 while self.waiting or self.executor.running or (self.feed and not self.feed.done):
                     self._start()
+                    self._watch(self)  # some end before the next look
                     if self.stopping and not self.executor.running:
                         break
                     for ended in self.executor.wait(POLL):
@@ -111,20 +124,23 @@ class Queue:
 
     def _start(self) -> None:
         """Give jobs to the executor while it has room."""
-        while not self.stopping and self.executor.has_room():
-            job = self._next()
-            if job is None and self.feed and not self.waiting:
-                self._add(self.feed.ask(self.states, self._busy))
-                job = self._next()
-            if job is None or self.stopping:  # asked to stop while it asked
+        while not self.stopping and (room := self.executor.room()) > 0:
+            unit = self._next(room)
+            if not unit and self.feed and not self.waiting:
+                self._add(self.feed.ask(self.states, self._busy, most=MOST))
+                unit = self._next(room)
+            if not unit or self.stopping:  # asked to stop while it asked
                 break
-            self.waiting.remove(job)
-            self._beside[job] = False
-            for other in (*self.executor.running,):
-                self._beside[other] = self._beside[job] = True
-            self.states[job] = JobState("running", self.states[job].run, started=now())
-            self.begun.add(job)
-            self.executor.start(job)
+            others = self.executor.running
+            started = now()
+            for job in unit:
+                self.waiting.remove(job)
+                self.units[job], self._beside[job] = unit, bool(others)
+                self._attempts[job] = self.states[job].attempts
+                self.states[job] = JobState("running", self.states[job].run, started=started)
+            self._beside |= dict.fromkeys(others, True)
+            self.begun |= {*unit}
+            self.executor.start(unit)
             if self.interrupted:  # in the meantime: this one has not been told
                 self.executor.stop(now=False)
         if not self.executor.running and self.waiting and not self.stopping and self._elsewhere:
@@ -147,33 +163,41 @@ class Queue:
         self.sweep = replace(self.sweep, jobs=(*self.sweep.jobs, *fresh))
         self.waiting += [job.id for job in fresh if self.states[job.id].status not in DONE]
 
-    def _next(self) -> str | None:
-        """The first job that may start; those that cannot any more are failed on the way."""
-        if any(job in self._alone for job in self.executor.running):
-            return None
-        for job in list(self.waiting):
-            if time.monotonic() < self._elsewhere.get(job, 0.0):
-                continue
-            needs = self.jobs[job].needs
-            if needs and self.states[needs].status != "completed":
-                if needs not in self.waiting and needs not in self.executor.running:
-                    self._finish(job, "failed", "the job whose weights it needs has not completed", "stage")
-                continue
-            if job in self._alone and self.executor.running:
-                continue
-            return job
-        return None
+    def _next(self, room: int) -> tuple[str, ...]:
+        """The first job that may start, with those that are fitted together with it; none where all must wait."""
+        running = {*self.executor.running}
+        if running & self._alone:
+            return ()
+        ready = (self.jobs[job] for job in [*self.waiting] if self._is_ready(job, running))
+        first = next(ready, None)
+        if first is None:
+            return ()
+        if first.id in self._alone or not first.together:
+            return (first.id,)
+        others = (job for job in ready if job.id not in self._alone)
+        return partners(first, others, room=room, most=self._most, divides=self.executor.divides)
+
+    def _is_ready(self, job: str, running: Set[str]) -> bool:
+        """Whether a job may start; one that cannot any more is failed."""
+        if time.monotonic() < self._elsewhere.get(job, 0.0):
+            return False
+        needs = self.jobs[job].needs
+        if needs and self.states[needs].status != "completed":
+            if needs not in self.waiting and needs not in running:
+                self._finish(job, "failed", "the job whose weights it needs has not completed", "stage")
+            return False
+        return not (job in self._alone and running)
 
     def _end(self, ended: Ended) -> None:
         """Take down what became of a job."""
         job = ended.job
-        if ended.result == "elsewhere":
+        if ended.result == "elsewhere" or (ended.result is None and self._is_elsewhere(job)):
             self._elsewhere[job] = time.monotonic() + _ELSEWHERE
             self.states[job] = read_state(self.folder, job)
             self.waiting.append(job)
             return
         state = read_state(self.folder, job)
-        if ended.result is None and state.status not in DONE:
+        if ended.result is None and not self._was_over(job, state):
             if self.interrupted:
                 state.status, state.finished = "interrupted", now()
             else:
@@ -192,6 +216,23 @@ class Queue:
         elif state.status == "failed" and self.policy.stop_on_error:
             self.stopping = True
 
+    def _is_elsewhere(self, job: str) -> bool:
+        """Whether another launch is at a job whose process here is gone, and had not begun it."""
+        if len(self.units[job]) == 1 or read_state(self.folder, job).attempts > self._attempts[job]:
+            return False
+        with alone(self.output_dir, self.jobs[job].key) as is_alone:
+            return not is_alone
+
+    def _was_over(self, job: str, state: JobState) -> bool:
+        """Whether a job had come to its end when its process did; `state` says so then."""
+        if state.status in DONE or len(self.units[job]) == 1:
+            return state.status in DONE
+        if run := completed_run(self.output_dir, self.jobs[job].key):  # while others were still at work
+            state.status, state.run, state.finished = "completed", run, now()
+            write_state(self.folder, job, state)
+            return True
+        return state.status == "failed" and state.attempts > self._attempts[job]
+
     def _tell_the_run(self, state: JobState) -> None:
         """Into the record of a run whose process is gone: it could not write down itself how it ended."""
         if state.run is None:
@@ -204,10 +245,22 @@ class Queue:
                 write_record(folder, record)
 
     def _again(self, job: str, state: JobState) -> bool:
-        """Whether a failed job is tried again; one that ran out of memory has the machine to itself then."""
+        """Whether a failed job is tried again; one that ran out of memory has the machine to itself then.
+
+        One that others were fitted with goes on with fewer of them. Where it was memory that is no further try:
+        they were put together unasked.
+        """
         if state.kind == "disk":  # it is full until somebody makes room
             return False
-        if state.kind not in RETRIABLE or self._retried.get(job, 0) >= self.policy.retries or self.stopping:
+        if state.kind not in RETRIABLE or self.stopping:
+            return False
+        is_last, size = self._retried.get(job, 0) >= self.policy.retries, len(self.units[job])
+        if size > 1 and (state.kind == "memory" or not is_last):
+            self._most[job] = max(1, size // _FEWER)
+            if state.kind == "memory":
+                self._retried[job] = self._retried.get(job, 0) - 1
+            return True
+        if is_last:
             return False
         if state.kind == "memory":
             if not self._beside.get(job):

@@ -11,15 +11,17 @@ from typing import Any
 
 from headstart.config.schema.launcher import RayConfig
 from headstart.errors import ConfigError
-from headstart.records.sweeps import LOG, job_folder
 from headstart.sweep.executor import Ended
+from headstart.sweep.local import log_to, timed_out
 
 REACHABLE = 15.0
 """Seconds within which a cluster must answer."""
 
 
 class RayExecutor:
-    """Each job is a Ray task in a fresh worker process; Ray runs it again where its machine is lost."""
+    """Each process is a Ray task in a fresh worker; Ray runs it again where its machine is lost."""
+
+    divides = False
 
     def __init__(
         self, sweep: Path, *, output_dir: Path, config: RayConfig, threads: int, timeout: float | None
@@ -30,47 +32,52 @@ class RayExecutor:
         self._cpus, self._gpus = cpus, config.gpus_per_job
         task = self._ray.remote(max_calls=1)(_task)
         self._task = task.options(num_cpus=cpus, num_gpus=config.gpus_per_job, max_retries=config.retries)
-        self._refs: dict[Any, str] = {}
+        self._refs: dict[Any, tuple[str, ...]] = {}
 
     @property
     def running(self) -> tuple[str, ...]:
         """Ids of the jobs that Ray has."""
-        return tuple(self._refs.values())
+        return tuple(job for jobs in self._refs.values() for job in jobs)
 
-    def has_room(self) -> bool:
-        """Whether the cluster has resources for one more; Ray itself decides where it runs."""
+    def room(self) -> int:
+        """For how many more the cluster has resources; Ray itself decides where they run."""
         whole = self._ray.cluster_resources()
         fits = int(whole.get("CPU", 0) // self._cpus)
         if self._gpus:
             fits = min(fits, int(whole.get("GPU", 0) / self._gpus))
-        return len(self._refs) < max(1, fits)
+        return max(1, fits) - len(self._refs)
 
-    def start(self, job: str) -> None:
-        """Hand the job to Ray."""
-        self._refs[self._task.remote(str(self.sweep), job, str(self.output_dir), self.timeout)] = job
+    def start(self, jobs: tuple[str, ...]) -> None:
+        """Hand the jobs to Ray as one task; each brings its own time to it."""
+        seconds = None if self.timeout is None else self.timeout * len(jobs)
+        self._refs[self._task.remote(str(self.sweep), jobs, str(self.output_dir), seconds)] = jobs
 
     def wait(self, seconds: float) -> list[Ended]:
         """Jobs that Ray is done with."""
         if not self._refs:
             return []
         done, _ = self._ray.wait(list(self._refs), num_returns=1, timeout=seconds)
-        return [self._ended(ref) for ref in done]
+        return [ended for ref in done for ended in self._ended(ref)]
 
-    def _ended(self, ref: Any) -> Ended:
-        job = self._refs.pop(ref)
+    def _ended(self, ref: Any) -> list[Ended]:
+        jobs = self._refs.pop(ref)
         try:
-            result = self._ray.get(ref)
+            results = self._ray.get(ref)
         except self._ray.exceptions.TaskCancelledError:
-            return Ended(job, "interrupted")
+            return [Ended(job, "interrupted") for job in jobs]
         except (self._ray.exceptions.NodeDiedError, self._ray.exceptions.WorkerCrashedError) as error:
-            return Ended(job, None, f"lost: {' '.join(str(error).split())[:200]}", "lost")
+            how, kind = f"lost: {' '.join(str(error).split())[:200]}", "lost"
         except self._ray.exceptions.OutOfMemoryError as error:
-            return Ended(job, None, " ".join(str(error).split())[:200], "memory")
+            how, kind = " ".join(str(error).split())[:200], "memory"
         except Exception as error:
-            return Ended(job, None, " ".join(str(error).split())[:200], "lost")
-        if result == "timeout":
-            return Ended(job, None, f"stopped after launcher.job_timeout ({self.timeout:g} s)", "timeout")
-        return Ended(job, result)
+            how, kind = " ".join(str(error).split())[:200], "lost"
+        else:
+            late = timed_out(self.timeout, jobs=len(jobs)) if "timeout" in results else ""
+            return [
+                Ended(job, None, late, "timeout") if result == "timeout" else Ended(job, result)
+                for job, result in zip(jobs, results, strict=True)
+            ]
+        return [Ended(job, None, how, kind) for job in jobs]
 
     def stop(self, *, now: bool) -> None:
         """Cancel what Ray has."""
@@ -119,15 +126,11 @@ def connect(config: RayConfig) -> Any:
     return ray
 
 
-def _task(sweep: str, job: str, output_dir: str, timeout: float | None) -> str:
-    """On one of the cluster's machines: do the job."""
+def _task(sweep: str, jobs: tuple[str, ...], output_dir: str, timeout: float | None) -> list[str]:
+    """On one of the cluster's machines: do the jobs."""
     from headstart.sweep.job import perform_in
 
-    path = job_folder(Path(sweep), job) / LOG
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
+    log_to(Path(sweep), jobs)
     late = False
 
     def stop(number: int, frame: Any) -> None:
@@ -140,7 +143,7 @@ def _task(sweep: str, job: str, output_dir: str, timeout: float | None) -> str:
         signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
-        result = perform_in(sweep, job, output_dir)
+        results = perform_in(sweep, jobs, output_dir)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return "timeout" if late and result != "completed" else result
+    return ["timeout" if late and result != "completed" else result for result in results]

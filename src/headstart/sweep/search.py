@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,17 +94,28 @@ class Search:
         """Whether nothing more will be asked for."""
         return not self._answers and all(one.asked_all and not one.open for one in self._studies)
 
-    def ask(self, states: States, busy: Set[str]) -> list[SweepJob]:
+    def ask(self, states: States, busy: Set[str], *, most: int) -> list[SweepJob]:
         """More jobs for the queue; none where trials must end first, or all has been asked for.
 
-        Studies take turns, so that all arms get on. `states` gets those of the new jobs.
+        Studies take turns, so that all arms get on. Trials that may be fitted together are asked for at once, up to
+        `most` jobs, as far as none depends on what becomes of the others. `states` gets those of the new jobs.
         """
+        rows = self._ask(states, busy, lambda one: True)
+        while rows and len(rows) < most and all(row.together and row.trial is not None for row in rows):
+            more = self._ask(states, busy | {row.id for row in rows}, _is_ahead)
+            if not more:
+                break
+            rows += more
+        return rows
+
+    def _ask(self, states: States, busy: Set[str], may: Callable[[_Study], bool]) -> list[SweepJob]:
+        """The jobs of the next trial of a study that `may` go on, or those that test what was found."""
         while True:
             if self._answers:
                 rows = [job for job in self.sweep.jobs if job.id in self._answers]
                 self._answers = []
                 return self._given(rows, states)
-            waiting = [one for one in self._studies if not one.asked_all]
+            waiting = [one for one in self._studies if not one.asked_all and may(one)]
             if not waiting:
                 return []
             one = min(waiting, key=lambda study: len(study.open) + len(study.trials.told()))
@@ -271,6 +282,10 @@ class Search:
             write_sweep(self.folder, sweep)
             self._now_on_disk(sweep)
         self._answers += [job.id for job in jobs]
+
+
+def _is_ahead(one: _Study) -> bool:
+    return bool(one.study.trials_together) and one.trials.ahead()
 
 
 def check_free(folder: Path, name: str) -> None:

@@ -9,34 +9,35 @@ from typing import Any
 
 from headstart.config.schema.launcher import SlurmConfig
 from headstart.errors import ConfigError
-from headstart.records.sweeps import LOG, job_folder
 from headstart.sweep.executor import Ended
 
 _FOLDER = "slurm"
 
 
 class SlurmExecutor:
-    """Jobs that are started together are one array; a preempted job goes on from its checkpoint."""
+    """What is started at the same time is one array; a preempted job goes on from its checkpoint."""
+
+    divides = False
 
     def __init__(self, sweep: Path, *, output_dir: Path, config: SlurmConfig, threads: int, devices: int) -> None:
         self.sweep, self.output_dir = sweep, output_dir
         self._limit = config.at_once
         self._executor = connect(config, folder=sweep / _FOLDER, threads=threads, devices=devices)
-        self._waiting: list[str] = []
-        self._jobs: dict[str, Any] = {}
+        self._waiting: list[tuple[str, ...]] = []
+        self._jobs: dict[tuple[str, ...], Any] = {}
 
     @property
     def running(self) -> tuple[str, ...]:
         """Ids of the jobs that SLURM has, or is about to have."""
-        return (*self._jobs, *self._waiting)
+        return tuple(job for jobs in (*self._jobs, *self._waiting) for job in jobs)
 
-    def has_room(self) -> bool:
-        """Whether more may be submitted."""
-        return len(self.running) < self._limit
+    def room(self) -> int:
+        """How many more may be submitted."""
+        return self._limit - len(self._jobs) - len(self._waiting)
 
-    def start(self, job: str) -> None:
-        """Put the job into the next array."""
-        self._waiting.append(job)
+    def start(self, jobs: tuple[str, ...]) -> None:
+        """Put the jobs into the next array, as one of its members."""
+        self._waiting.append(jobs)
 
     def wait(self, seconds: float) -> list[Ended]:
         """Submit what has been put together, and see which jobs have ended."""
@@ -45,26 +46,28 @@ class SlurmExecutor:
         if self._waiting:
             with self._executor.batch():
                 submitted = [
-                    self._executor.submit(Task(str(self.sweep), job, str(self.output_dir))) for job in self._waiting
+                    self._executor.submit(Task(str(self.sweep), jobs, str(self.output_dir)))
+                    for jobs in self._waiting
                 ]
             self._jobs |= dict(zip(self._waiting, submitted, strict=True))
             self._waiting = []
         end = time.monotonic() + seconds
         while True:
-            done = [job for job, submitted in self._jobs.items() if submitted.done()]
+            done = [jobs for jobs, submitted in self._jobs.items() if submitted.done()]
             if done or time.monotonic() > end:
-                return [self._ended(job) for job in done]
+                return [ended for jobs in done for ended in self._ended(jobs)]
             time.sleep(0.2)
 
-    def _ended(self, job: str) -> Ended:
-        submitted = self._jobs.pop(job)
+    def _ended(self, jobs: tuple[str, ...]) -> list[Ended]:
+        submitted = self._jobs.pop(jobs)
         try:
-            return Ended(job, str(submitted.result()))
+            return [Ended(job, str(result)) for job, result in zip(jobs, submitted.result(), strict=True)]
         except Exception as error:
             state = str(submitted.state).upper()
             kind = "timeout" if "TIMEOUT" in state else "memory" if "MEMORY" in state else "lost"
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), state)
-            return Ended(job, None, f"SLURM job {submitted.job_id} {state}: {reason.strip()[:200]}", kind)
+            how = f"SLURM job {submitted.job_id} {state}: {reason.strip()[:200]}"
+            return [Ended(job, None, how, kind) for job in jobs]
 
     def stop(self, *, now: bool) -> None:
         """Cancel what SLURM has."""
@@ -79,18 +82,18 @@ class SlurmExecutor:
 
 
 class Task:
-    """A job as submitit pickles it; when SLURM takes its machine away, it is submitted again."""
+    """Jobs of a process as submitit pickles them; when SLURM takes their machine away, they are submitted again."""
 
-    def __init__(self, sweep: str, job: str, output_dir: str) -> None:
-        self.sweep, self.job, self.output_dir = sweep, job, output_dir
+    def __init__(self, sweep: str, jobs: tuple[str, ...], output_dir: str) -> None:
+        self.sweep, self.jobs, self.output_dir = sweep, jobs, output_dir
 
-    def __call__(self) -> str:
-        """Do the job."""
+    def __call__(self) -> list[str]:
+        """Do the jobs."""
         from headstart.sweep.job import perform_in
         from headstart.sweep.local import log_to
 
-        log_to(job_folder(Path(self.sweep), self.job) / LOG)
-        return perform_in(self.sweep, self.job, self.output_dir)
+        log_to(Path(self.sweep), self.jobs)
+        return perform_in(self.sweep, self.jobs, self.output_dir)
 
     def checkpoint(self, *arguments: Any, **more: Any) -> Any:
         """What submitit submits in its place after a preemption: itself, which resumes."""

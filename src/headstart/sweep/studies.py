@@ -19,7 +19,7 @@ from headstart.records.store import slug
 from headstart.records.studies import Study, overrides_of
 from headstart.records.sweeps import SweepJob
 from headstart.sweep.expand import Job, Jobs, listed
-from headstart.sweep.preflight import Checked
+from headstart.sweep.preflight import Checked, shared_with
 from headstart.sweep.space import applied, combinations, corners
 from headstart.sweep.space import to_plain as space_to_plain
 
@@ -153,8 +153,10 @@ def studies_of(
     if isinstance(jobs.search, NoSearchConfig):
         return ()
     trials: dict[int, Checked] = {}
+    shared: dict[int, set[str]] = {}
     for probe, itself in zip(found, of_probes, strict=True):
         trials.setdefault(probe.of, itself)
+        shared.setdefault(probe.of, set()).add(itself.together)
     grouped: dict[str, list[int]] = {}
     for place, (job, itself) in enumerate(zip(jobs.jobs, checked, strict=True)):
         alike = config_hash(from_plain({**itself.config, "seed": 0}))
@@ -180,6 +182,10 @@ def studies_of(
                 weights=itself.weights,
                 trainable=itself.trainable,
                 steps=itself.steps,
+                # values that are tuned may decide whether there is anything to share, and what
+                together=itself.together if len(shared[places[0]]) == 1 else "",
+                trials_together=next(iter(shared[places[0]])) if len(shared[places[0]]) == 1 else "",
+                drawn=itself.drawn,
             )
         )
     return tuple(studies)
@@ -234,6 +240,7 @@ def _row(
         study=study.id,
         trial=trial,
         tuned=dict(tuned),
+        together=shared_with(study.together if trial is None else study.trials_together, study.drawn, config.seed),
     )
     return row, {**to_plain(config), "output_dir": where}
 

@@ -40,6 +40,9 @@ class Trials(Protocol):
     def ask(self) -> Trial | None:
         """The next one; None when all have been asked for."""
 
+    def ahead(self) -> bool:
+        """Whether the next one is the same, whatever becomes of those that were asked for and are not over."""
+
     def report(self, number: int, curve: Mapping[int, float]) -> bool:
         """Take down the metric by epoch, as far as it goes; whether the trial should stop."""
 
@@ -84,6 +87,10 @@ class GridTrials:
             return None
         self._asked += 1
         return Trial(self._asked - 1, self._values[self._asked - 1])
+
+    def ahead(self) -> bool:
+        """Always: values are gone through in their order."""
+        return True
 
     def report(self, number: int, curve: Mapping[int, float]) -> bool:
         """A grid is run whole."""
