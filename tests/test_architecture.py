@@ -19,7 +19,7 @@ ROWS = (
     {"cli"},
     {"__init__"},
     {"api"},
-    {"sweep", "compare", "inspection", "reproduce", "audit"},
+    {"sweep", "compare", "inspection", "reproduce", "audit", "finding"},
     {"experiment", "trained", "wandb_sync"},
     {"together"},
     {"lifecycle", "assembly"},

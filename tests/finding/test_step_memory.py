@@ -1,0 +1,115 @@
+"""The memory of a step, estimated from two small ones, beside what PyTorch's allocator says of the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.conftest import tiny_config
+from torch.profiler import ProfilerActivity, profile
+
+from headstart.cli import main
+from headstart.finding.live import LiveBytes, bytes_of
+from headstart.finding.memory import SMALL, StepMemory, estimate
+from headstart.finding.steps import Steps
+from headstart.preparation import Prepared, prepare
+
+TOLERANCE = 0.15
+"""Of the estimate: what is missing are workspaces that operations have inside themselves."""
+
+
+def measured(prepared: Prepared, count: int) -> int:
+    """Bytes at the peak of a step, from what each allocation and release says of itself."""
+    most = 0
+    for phase in prepared.plan.phases:
+        steps = Steps(prepared)
+        steps.enter(phase)
+        steps(steps.batch(count))
+        held = bytes_of(steps.held())
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            steps(steps.batch(count))
+        events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+        live = peak = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            live += event.nbytes()
+            peak = max(peak, live)
+        most = max(most, held + peak)
+    return most
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("strategy=full",),
+        ("strategy=full", "optimizer=sgd", "data.image_size=64"),
+        ("strategy=linear_probe",),
+        ("strategy=gradual", "trainer.max_epochs=4"),
+        ("strategy=full", "backbone.name=test_vit", "trainer.precision=bf16-mixed"),
+        ("strategy=lora", "backbone.name=test_vit"),
+        ("strategy=full", "regularizer=[bss]", "data.mixup_alpha=0.4"),
+    ],
+)
+def test_the_estimate_is_close(words: tuple[str, ...]) -> None:
+    prepared = prepare(tiny_config(*words))
+    found = estimate(prepared)
+    for count in (32, 64):
+        assert found.peak(count) == pytest.approx(measured(prepared, count), rel=TOLERANCE)
+
+
+def test_what_is_counted_is_what_is_held() -> None:
+    """Views and in-place changes are no bytes of their own; what is dropped is gone."""
+    there = torch.zeros(1000)
+    with LiveBytes([there]) as live:
+        there.add_(1)
+        first = torch.ones(50)
+        first.view(5, 10).t()
+        second = torch.ones(30)
+        del first
+        second.mul_(2)
+    assert max(live.timeline) == 4 * 80
+    assert live.timeline[-1] == 4 * 30
+
+
+def test_weights_gradients_and_state_are_what_trains() -> None:
+    full, probe = (estimate(prepare(tiny_config(f"strategy={name}"))) for name in ("full", "linear_probe"))
+    model = prepare(tiny_config("strategy=full")).built.model
+    numbers = sum(p.numel() for p in model.parameters())
+    assert full.gradients == 4 * numbers
+    # two moments for each number, and a count for each parameter
+    assert full.state == 8 * numbers + 4 * len(list(model.parameters()))
+    assert probe.gradients == 4 * sum(p.numel() for p in model.head.parameters())
+    assert probe.activations(32) < full.activations(32) / 10
+
+
+def test_the_moment_of_the_peak_depends_on_the_batch() -> None:
+    """Few images: the update is what takes most; many: the activations."""
+    found = StepMemory(10, 20, 5, (2, 4), ((2, 50), (4, 50)), batch_size=8)
+    assert SMALL == (2, 4)
+    assert found.peak(4) == 30 + 50
+    assert found.peak(100) == 30 + 100
+    assert found.largest(30 + 100) == 100
+    assert found.largest(60) == 0
+
+
+def test_looking_changes_nothing() -> None:
+    prepared = prepare(tiny_config("strategy=full", "strategy.normalization=stochnorm"))
+    model = prepared.built.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    estimate(prepared)
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any("forward" in module.__dict__ for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_plan_says_it_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["backbone.name=test_resnet", "weights=scratch", "data.image_size=32", "data.train_size=100", "data.test_size=100", "trainer.threads=1"]  # fmt: skip
+    assert main(["plan", *words]) == 0
+    assert (
+        "memory     about 13 MB at the peak of a step of 32 images (32-true): weights 1.5 MB"
+        in capsys.readouterr().out
+    )
+    assert main(["plan", *words, "data.batch_size=100000000"]) == 0
+    shown = capsys.readouterr().out
+    assert "WILL NOT FIT: this machine has free" in shown
+    assert "images at once would fit" in shown
