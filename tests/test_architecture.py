@@ -21,7 +21,7 @@ ROWS = (
     {"api"},
     {"sweep", "compare", "inspection", "reproduce", "audit"},
     {"experiment", "trained", "wandb_sync"},
-    {"recording", "planning"},
+    {"recording", "planning", "assembly", "measuring"},
     {"preparation"},
     {"resolve", "environment"},
     {"installed", "source_code"},

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 import yaml
 
+from headstart.assembly import machine_of, module_of
 from headstart.config.identity import config_hash
 from headstart.config.paths import output_dir_of
 from headstart.config.plain import read_config, to_plain
@@ -23,6 +23,7 @@ from headstart.config.schema.logger import SteppedConfig
 from headstart.config.schema.root import Config
 from headstart.environment import earlier_environments, peak_memory, process_alive
 from headstart.errors import ConfigError, DataError, RecordError, RunFailed
+from headstart.measuring import measure
 from headstart.preparation import Prepared, prepare
 from headstart.recording import (
     arm_of,
@@ -41,11 +42,8 @@ from headstart.records.store import CONFIG, REPRODUCTIONS, RUNS, new_run_folder,
 from headstart.redaction import redacted_output, show_traceback
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
-from headstart.training.engine import Fitted, Machine, finish_checkpoints, fit_along
+from headstart.training.engine import Fitted, finish_checkpoints, fit_along
 from headstart.training.loggers import RunLogger, build_logger
-from headstart.training.losses import build_loss
-from headstart.training.mixup import Mixing
-from headstart.training.module import TransferModule
 from headstart.trouble import clear_disk_errors, refused, stopped_by_disk
 
 
@@ -71,7 +69,7 @@ def run(
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")
     began = time.monotonic()
     try:
-        prepared = prepared or prepare(config)
+        prepared = measure(prepared or prepare(config))
     except (MemoryError, RuntimeError) as error:
         raise explained(error, config) or error from error
     config = prepared.config
@@ -214,11 +212,11 @@ def _fit(
     config = prepared.config
     with other_ranks(folder, devices=config.trainer.devices, resume=resume):
         return fit(
-            _module(prepared),
+            module_of(prepared),
             prepared.data,
             folder=folder,
             budget=prepared.budget,
-            machine=_machine(config),
+            machine=machine_of(config),
             gradient_clip_val=config.trainer.gradient_clip_val,
             monitor=config.trainer.monitor,
             tested=config.trainer.checkpoint,
@@ -239,11 +237,11 @@ def train_rank(folder: str, *, resume: bool) -> None:
             prepared = prepare(read_config(Path(folder) / CONFIG))
             print(READY, flush=True)
             fit_along(
-                _module(prepared),
+                module_of(prepared),
                 prepared.data,
                 folder=Path(folder),
                 budget=prepared.budget,
-                machine=_machine(prepared.config),
+                machine=machine_of(prepared.config),
                 gradient_clip_val=prepared.config.trainer.gradient_clip_val,
                 monitor=prepared.config.trainer.monitor,
                 resume=resume,
@@ -251,48 +249,6 @@ def train_rank(folder: str, *, resume: bool) -> None:
     except Exception as error:
         show_traceback(error)
         sys.exit(1)
-
-
-def time_step(prepared: Prepared) -> float:
-    """Seconds that one training step of a prepared run takes on this machine's CPU or GPU, on random images."""
-    device = "cuda" if prepared.config.trainer.accelerator == "gpu" else "cpu"
-    module = _module(prepared).to(device).train()
-    module.enter(prepared.plan.at(prepared.budget.total_steps - 1))
-    facts, count = prepared.facts, prepared.config.data.batch_size
-    images = torch.zeros(count, facts.channels, *facts.image_size, device=device)
-    targets = torch.zeros(count, dtype=torch.long, device=device)
-    if facts.task in ("multilabel", "regression"):
-        targets = torch.zeros(count, facts.num_outputs, device=device)
-    began = 0.0
-    for _ in range(2):  # the first one makes room for what the second uses
-        began = time.monotonic()
-        module.training_step({"image": images, "target": targets, "index": targets}, 0).backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-    return time.monotonic() - began
-
-
-def _module(prepared: Prepared) -> TransferModule:
-    config = prepared.config
-    return TransferModule(
-        prepared.built.model,
-        layers=prepared.built.layers,
-        plan=prepared.plan,
-        loss=build_loss(config.loss, prepared.facts),
-        optimizer=config.optimizer,
-        factor=prepared.factor,
-        task=prepared.facts.task,
-        seed=config.seed,
-        penalties=prepared.penalties,
-        mixing=Mixing(config.data.mixup_alpha or 0.0, config.data.cutmix_alpha),
-        refit=config.data.refit_on_val,
-        threshold=config.trainer.threshold,
-    )
-
-
-def _machine(config: Config) -> Machine:
-    trainer = config.trainer
-    return Machine(trainer.accelerator, trainer.devices, trainer.precision, trainer.deterministic)
 
 
 @contextmanager

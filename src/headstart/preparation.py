@@ -25,11 +25,13 @@ from headstart.resolve import resolve, resolve_for_data, spec_of
 from headstart.strategies import Timing, TrainingPlan, build_plan, resolve_strategy
 from headstart.strategies.additions import attach
 from headstart.strategies.penalties import Parts, build_penalties
-from headstart.training.engine import Budget
+from headstart.training.checkpointing import enable_checkpointing
+from headstart.training.compiling import check_compiler
 from headstart.training.loggers import check_logger
 from headstart.training.losses import build_loss
 from headstart.training.normalization import set_momentum
 from headstart.training.schedules import Factor, build_run_factor
+from headstart.training.trainer import Budget
 
 
 @dataclass
@@ -97,6 +99,8 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
     set_determinism(config.trainer.deterministic)
     if config.trainer.accelerator == "cpu":
         keep_freed_memory()
+    if config.trainer.compile != "none" and not (rehearsal is not None and rehearsal.gpu_elsewhere):
+        check_compiler(gpu=config.trainer.accelerator == "gpu")
     awaited = isinstance(config.weights, RunConfig) and config.weights.path.startswith(STAGE)
     if awaited and rehearsal is None:
         raise ConfigError(
@@ -116,8 +120,10 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
     config = replace(config, strategy=resolve_strategy(config.strategy, built.layers, timing))
     set_momentum(built.model, config.strategy.batch_norm_momentum)
     plan = build_plan(config.strategy, built.layers, timing)
-    share = config.data.batch_size // config.trainer.devices
-    check_batches(built, plan, batch_size=share)
+    check_batches(built, plan, batch_size=config.data.batch_size // config.trainer.devices)
+    check_pieces(built, plan, micro_batch_size=config.trainer.micro_batch_size)
+    if config.trainer.grad_checkpointing:
+        enable_checkpointing(built.model.backbone, plan, name=config.backbone.name)
     penalties = _penalties(config, built, plan, data.facts, start=start, weights=weights, awaited=awaited)
     factor = build_run_factor(
         config.schedule,
@@ -215,6 +221,7 @@ def _penalties(
             first_k=first_k,
         )
 
+    share = config.data.batch_size // config.trainer.devices
     parts = Parts(
         model=built.model,
         layers=built.layers,
@@ -223,7 +230,7 @@ def _penalties(
         reference=lambda: start.requires_grad_(False).eval(),
         source_head=head_of_source,
         backbone=name,
-        batch_size=config.data.batch_size // config.trainer.devices,
+        batch_size=min(share, config.trainer.micro_batch_size or share),
         first_k=config.weights.first_k if isinstance(config.weights, LoadedConfig) else None,
         seed=config.seed,
     )
@@ -248,15 +255,29 @@ def set_determinism(wanted: bool) -> None:
     torch.use_deterministic_algorithms(wanted)
 
 
+def check_pieces(built: Built, plan: TrainingPlan, *, micro_batch_size: int | None) -> None:
+    """Raise ConfigError where a batch in pieces would have one of a single image, which has no spread."""
+    if micro_batch_size is not None and micro_batch_size < 3 and _normalises_batches(built, plan):
+        raise ConfigError(
+            f"trainer.micro_batch_size={micro_batch_size}: batch normalisation trains on 2 images or more, and odd "
+            "batches would leave single ones; raise it to 3, or use strategy.normalization=eval."
+        )
+
+
 def check_batches(built: Built, plan: TrainingPlan, *, batch_size: int) -> None:
     """Raise ConfigError where batch normalisation would train on single images: they have no spread."""
-    if batch_size > 1:
-        return
+    if batch_size == 1 and _normalises_batches(built, plan):
+        raise ConfigError(
+            "data.batch_size: batch normalisation trains on 2 images or more per process; raise it, or use "
+            "strategy.normalization=eval."
+        )
+
+
+def _normalises_batches(built: Built, plan: TrainingPlan) -> bool:
+    """Whether a batch normalisation takes its statistics from the batch in some phase."""
     batch_norms = {group.name for group in built.layers.groups if group.batch_norms}
-    for phase in plan.phases:
-        training = {name for name in phase.rates if phase.runs_in_training_mode(name)}
-        if phase.normalization != "eval" and training & batch_norms:
-            raise ConfigError(
-                "data.batch_size: batch normalisation trains on 2 images or more per process; raise it, or use "
-                "strategy.normalization=eval."
-            )
+    return any(
+        phase.normalization != "eval"
+        and {name for name in phase.rates if phase.runs_in_training_mode(name)} & batch_norms
+        for phase in plan.phases
+    )

@@ -76,6 +76,12 @@ def build_loss(config: LossConfig, facts: DataFacts) -> Loss:
     return of_classes
 
 
+def build_weigh(config: LossConfig, facts: DataFacts) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What the mean of the loss over some targets divides by: the sum of their weights; None: their number."""
+    weights = class_weights(config.class_weights, facts) if facts.task in ("multiclass", "binary") else None
+    return None if weights is None else lambda targets: weights.to(targets.device)[targets].sum()
+
+
 def two_columns(scores: torch.Tensor) -> torch.Tensor:
     """Scores (n, 1) of the positive class -> (n, 2): their softmax is (1 - sigmoid, sigmoid).
 
