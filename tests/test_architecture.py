@@ -22,6 +22,7 @@ ROWS = (
     {"sweep", "compare", "inspection", "reproduce", "audit"},
     {"experiment", "trained", "wandb_sync"},
     {"recording", "planning", "assembly", "measuring"},
+    {"shortcuts"},
     {"preparation"},
     {"resolve", "environment"},
     {"installed", "source_code"},

@@ -16,6 +16,7 @@ from headstart.data import ImageDataModule, load_data
 from headstart.data.load import bit_image_size
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts
+from headstart.features.prefix_choice import obstacle, possible_cuts
 from headstart.machine import keep_freed_memory
 from headstart.models.classifier import Built, build_classifier
 from headstart.models.source_head import source_head
@@ -125,6 +126,8 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
     if config.trainer.grad_checkpointing:
         enable_checkpointing(built.model.backbone, plan, name=config.backbone.name)
     penalties = _penalties(config, built, plan, data.facts, start=start, weights=weights, awaited=awaited)
+    if config.features.prefix:
+        require_prefix(config, built, plan, penalties, data.facts)
     factor = build_run_factor(
         config.schedule,
         starts=[phase.start for phase in plan.phases],
@@ -281,3 +284,14 @@ def _normalises_batches(built: Built, plan: TrainingPlan) -> bool:
         and {name for name in phase.rates if phase.runs_in_training_mode(name)} & batch_norms
         for phase in plan.phases
     )
+
+
+def require_prefix(
+    config: Config, built: Built, plan: TrainingPlan, penalties: nn.ModuleDict, facts: DataFacts
+) -> None:
+    """Raise ConfigError where `features.prefix=true` and activations cannot stand in for what is frozen."""
+    reason = obstacle(config, penalties)
+    if reason:
+        raise ConfigError(f"features.prefix=true: {reason}.")
+    if plan.moves_the_features:  # else the head is fitted on kept features anyway
+        possible_cuts(config, built.model, built.layers, plan, facts)

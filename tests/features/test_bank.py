@@ -181,7 +181,7 @@ def test_rows_that_do_not_fit_the_device_are_gathered(
 ) -> None:
     data = module(photos)
     whole = rows(opened(tmp_path), data)
-    monkeypatch.setattr(bank_module, "_CONTIGUOUS", 1000)
+    monkeypatch.setattr(bank_module, "CONTIGUOUS", 1000)
     positions = torch.tensor([5, 5, 1])
     assert torch.equal(opened(tmp_path).tables(data, ["train"])["train"].rows(positions), whole[positions])
 

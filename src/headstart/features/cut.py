@@ -198,9 +198,9 @@ class _Flow:
             if node in sizes:
                 made[node] = self._as_argument(graph, node, count)
             elif node.op == "output":
-                graph.output(map_arg(node.args[0], lambda one: made[one]))  # type: ignore[arg-type, return-value]
+                graph.output(map_arg(node.args[0], lambda one: made[one]))
             else:
-                made[node] = graph.node_copy(node, lambda one: made[one])  # type: ignore[arg-type, return-value]
+                made[node] = graph.node_copy(node, lambda one: made[one])
         return graph
 
     def _needed(self, end: fx.Node, *, stop: Collection[fx.Node]) -> list[fx.Node]:

@@ -98,7 +98,7 @@ def extract(
     with counted(len(wanted), what=what) as tell:
         done = 0
         for group, parts in zip(groups, _ahead(images.read, groups, threads=threads), strict=True):
-            with torch.inference_mode():
+            with torch.no_grad():
                 places = torch.from_numpy(slots[group]).to(device)
                 batch = _placed(images, parts, places, batch_size=batch_size, device=device)
                 with autocast(device, precision):
@@ -135,7 +135,7 @@ def slots_are_alike(
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(batch_size, facts.channels, *facts.image_size, generator=generator).to(device)
-    with torch.inference_mode(), autocast(device, precision):
+    with torch.no_grad(), autocast(device, precision):
         return torch.equal(model(noise).roll(1, 0), model(noise.roll(1, 0)))
 
 
