@@ -25,6 +25,7 @@ ROWS = (
     {"lifecycle", "assembly"},
     {"measuring"},
     {"recording", "planning"},
+    {"shortcuts"},
     {"preparation"},
     {"resolve", "environment"},
     {"installed", "source_code"},

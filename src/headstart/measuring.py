@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from headstart.config.paths import cache_dir
 from headstart.preparation import Prepared
+from headstart.shortcuts import measure_prefix
 from headstart.training.memory_format import STEPS, channels_last_is_faster
 
 CHANNELS_LAST = "channels_last"
@@ -17,6 +18,11 @@ def measure(prepared: Prepared) -> Prepared:
 
     A config that has a choice already, as a saved one has, keeps it: nothing is measured then.
     """
+    return measure_prefix(_measure_memory(prepared))
+
+
+def _measure_memory(prepared: Prepared) -> Prepared:
+    """The same with the order of channels in memory."""
     config, budget, plan = prepared.config, prepared.budget, prepared.plan
     trainer = config.trainer
     open_to_choice = trainer.channels_last is None and CHANNELS_LAST not in config.measured
