@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from headstart.assembly import machine_of, module_of
 from headstart.config.plain import read_config
 from headstart.config.schema.logger import SteppedConfig
 from headstart.config.schema.root import Config
@@ -36,13 +35,10 @@ from headstart.redaction import redacted_output, show_traceback
 from headstart.together import fit_heads
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
-from headstart.training.engine import Fitted, Machine, fit_along
+from headstart.training.engine import Fitted, fit_along
 from headstart.training.loggers import RunLogger
-from headstart.training.losses import build_loss
-from headstart.training.mixup import Mixing
-from headstart.training.module import TransferModule
 
-__all__ = ["Asked", "explained", "resume", "run", "run_together", "time_step", "train_rank"]
+__all__ = ["Asked", "explained", "resume", "run", "run_together", "train_rank"]
 
 
 @dataclass(frozen=True)
@@ -225,11 +221,11 @@ def _fit(
     config = prepared.config
     with other_ranks(folder, devices=config.trainer.devices, resume=resume):
         return fit(
-            _module(prepared),
+            module_of(prepared),
             prepared.data,
             folder=folder,
             budget=prepared.budget,
-            machine=_machine(config),
+            machine=machine_of(config),
             gradient_clip_val=config.trainer.gradient_clip_val,
             monitor=config.trainer.monitor,
             tested=config.trainer.checkpoint,
@@ -250,11 +246,11 @@ def train_rank(folder: str, *, resume: bool) -> None:
             prepared = prepare(read_config(Path(folder) / CONFIG))
             print(READY, flush=True)
             fit_along(
-                _module(prepared),
+                module_of(prepared),
                 prepared.data,
                 folder=Path(folder),
                 budget=prepared.budget,
-                machine=_machine(prepared.config),
+                machine=machine_of(prepared.config),
                 gradient_clip_val=prepared.config.trainer.gradient_clip_val,
                 monitor=prepared.config.trainer.monitor,
                 resume=resume,
@@ -262,45 +258,3 @@ def train_rank(folder: str, *, resume: bool) -> None:
     except Exception as error:
         show_traceback(error)
         sys.exit(1)
-
-
-def time_step(prepared: Prepared) -> float:
-    """Seconds that one training step of a prepared run takes on this machine's CPU or GPU, on random images."""
-    device = "cuda" if prepared.config.trainer.accelerator == "gpu" else "cpu"
-    module = _module(prepared).to(device).train()
-    module.enter(prepared.plan.at(prepared.budget.total_steps - 1))
-    facts, count = prepared.facts, prepared.config.data.batch_size
-    images = torch.zeros(count, facts.channels, *facts.image_size, device=device)
-    targets = torch.zeros(count, dtype=torch.long, device=device)
-    if facts.task in ("multilabel", "regression"):
-        targets = torch.zeros(count, facts.num_outputs, device=device)
-    began = 0.0
-    for _ in range(2):  # the first one makes room for what the second uses
-        began = time.monotonic()
-        module.training_step({"image": images, "target": targets, "index": targets}, 0).backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-    return time.monotonic() - began
-
-
-def _module(prepared: Prepared) -> TransferModule:
-    config = prepared.config
-    return TransferModule(
-        prepared.built.model,
-        layers=prepared.built.layers,
-        plan=prepared.plan,
-        loss=build_loss(config.loss, prepared.facts),
-        optimizer=config.optimizer,
-        factor=prepared.factor,
-        task=prepared.facts.task,
-        seed=config.seed,
-        penalties=prepared.penalties,
-        mixing=Mixing(config.data.mixup_alpha or 0.0, config.data.cutmix_alpha),
-        refit=config.data.refit_on_val,
-        threshold=config.trainer.threshold,
-    )
-
-
-def _machine(config: Config) -> Machine:
-    trainer = config.trainer
-    return Machine(trainer.accelerator, trainer.devices, trainer.precision, trainer.deterministic)

@@ -17,6 +17,7 @@ from headstart.data.load import bit_image_size
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts
 from headstart.features.eligible import fits_on_features, shared_features
+from headstart.features.prefix_choice import require_prefix
 from headstart.machine import keep_freed_memory
 from headstart.models.classifier import Built, build_classifier, on_same_backbone
 from headstart.models.source_head import source_head
@@ -26,11 +27,14 @@ from headstart.resolve import resolve, resolve_for_data, spec_of
 from headstart.strategies import Timing, TrainingPlan, build_plan, resolve_strategy
 from headstart.strategies.additions import attach, attaches
 from headstart.strategies.penalties import Parts, build_penalties
-from headstart.training.engine import Budget
+from headstart.training.batches import check_batches, check_pieces
+from headstart.training.checkpointing import enable_checkpointing
+from headstart.training.compiling import check_compiler
 from headstart.training.loggers import check_logger
 from headstart.training.losses import build_loss
 from headstart.training.normalization import set_momentum
 from headstart.training.schedules import Factor, build_run_factor
+from headstart.training.trainer import Budget
 
 
 @dataclass
@@ -104,6 +108,8 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
     set_determinism(config.trainer.deterministic)
     if config.trainer.accelerator == "cpu":
         keep_freed_memory()
+    if config.trainer.compile != "none" and not (rehearsal is not None and rehearsal.gpu_elsewhere):
+        check_compiler(gpu=config.trainer.accelerator == "gpu")
     awaited = isinstance(config.weights, RunConfig) and config.weights.path.startswith(STAGE)
     if awaited and (rehearsal is None or rehearsal.runs):
         raise ConfigError(
@@ -124,9 +130,13 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
     config = replace(config, strategy=resolve_strategy(config.strategy, built.layers, timing))
     set_momentum(built.model, config.strategy.batch_norm_momentum)
     plan = build_plan(config.strategy, built.layers, timing)
-    share = config.data.batch_size // config.trainer.devices
-    check_batches(built, plan, batch_size=share)
+    check_batches(built.layers, plan, batch_size=config.data.batch_size // config.trainer.devices)
+    check_pieces(built.layers, plan, micro_batch_size=config.trainer.micro_batch_size)
+    if config.trainer.grad_checkpointing:
+        enable_checkpointing(built.model.backbone, plan, name=config.backbone.name)
     penalties = _penalties(config, built, plan, data.facts, start=start, weights=weights, awaited=awaited)
+    if config.features.prefix:
+        require_prefix(config, built, plan, penalties, data.facts)
     factor = build_run_factor(
         config.schedule,
         starts=[phase.start for phase in plan.phases],
@@ -255,6 +265,7 @@ def _penalties(
             first_k=first_k,
         )
 
+    share = config.data.batch_size // config.trainer.devices
     parts = Parts(
         model=built.model,
         layers=built.layers,
@@ -263,7 +274,7 @@ def _penalties(
         reference=lambda: start.requires_grad_(False).eval(),
         source_head=head_of_source,
         backbone=name,
-        batch_size=config.data.batch_size // config.trainer.devices,
+        batch_size=min(share, config.trainer.micro_batch_size or share),
         first_k=config.weights.first_k if isinstance(config.weights, LoadedConfig) else None,
         seed=config.seed,
     )
@@ -286,17 +297,3 @@ def set_determinism(wanted: bool) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(wanted)
-
-
-def check_batches(built: Built, plan: TrainingPlan, *, batch_size: int) -> None:
-    """Raise ConfigError where batch normalisation would train on single images: they have no spread."""
-    if batch_size > 1:
-        return
-    batch_norms = {group.name for group in built.layers.groups if group.batch_norms}
-    for phase in plan.phases:
-        training = {name for name in phase.rates if phase.runs_in_training_mode(name)}
-        if phase.normalization != "eval" and training & batch_norms:
-            raise ConfigError(
-                "data.batch_size: batch normalisation trains on 2 images or more per process; raise it, or use "
-                "strategy.normalization=eval."
-            )

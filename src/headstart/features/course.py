@@ -18,12 +18,12 @@ from headstart.config.schema.optimizer import OptimizerConfig
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunFailed, RunPruned
 from headstart.records.tables import METRICS, write_rows
-from headstart.training.engine import Budget
 from headstart.training.history import epoch_of
 from headstart.training.loggers import RunLogger
 from headstart.training.losses import Terms
 from headstart.training.metrics import DEFAULT_THRESHOLD, THRESHOLD, best_threshold, evaluate
 from headstart.training.schedules import Factor
+from headstart.training.trainer import Budget
 
 State = dict[str, torch.Tensor]
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from headstart.config.schema.head import HeadConfig, MlpHeadConfig
+from headstart.config.schema.head import HeadConfig, LinearHeadConfig, MlpHeadConfig
+from headstart.models.neighbors import NeighborHead
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -39,6 +40,8 @@ class InUnits(nn.Module):
 
 def build_head(config: HeadConfig, *, features: int, outputs: int, units: Units | None = None) -> nn.Sequential:
     """The head that `config` describes: (n, features) -> (n, outputs), brought to `units` where there are such."""
+    if isinstance(config, LinearHeadConfig) and config.solver == "knn":
+        return nn.Sequential(NeighborHead(features, outputs, numbers=units is not None))
     if isinstance(config, MlpHeadConfig):
         head = mlp(features, config.hidden, outputs, activation=config.activation, dropout=config.dropout)
     else:

@@ -120,6 +120,12 @@ def build_terms(config: LossConfig, facts: DataFacts) -> Terms:
     return Terms(of_classes, None if weights is None else weight_of)
 
 
+def build_weigh(config: LossConfig, facts: DataFacts) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What the mean of the loss over some targets divides by: the sum of their weights; None: their number."""
+    weights = class_weights(config.class_weights, facts) if facts.task in ("multiclass", "binary") else None
+    return None if weights is None else lambda targets: weights.to(targets.device)[targets].sum()
+
+
 def two_columns(scores: torch.Tensor) -> torch.Tensor:
     """Scores (n, 1) of the positive class -> (n, 2): their softmax is (1 - sigmoid, sigmoid).
 
