@@ -1,7 +1,7 @@
 """All that needs a GPU, one part after the other until the time is up; each prints its rows as they are there.
 
 - images: training steps at --size on real images from the decoded cache, beside steps on synthetic images that
-  are on the device already (bar 0.95), and how much of that time the GPU is busy (bar 0.95), for each of --backbones
+  are on the device already (bar 0.95), and how much of that time the GPU works (bar 0.95), for each of --backbones
 - step: whole runs of full fine-tuning beside the plain loop and plain Lightning with the same settings (bar 0.98)
 - syncs: operations that wait for the GPU in the steps of a run, as PyTorch's own debugging mode counts them (bar 0)
 - memory: the estimate of `headstart plan` over the peak that PyTorch's allocator has seen (no more than 1.15)

@@ -159,7 +159,7 @@ class Plain:
             {"params": matrices, "weight_decay": own.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=own.lr, fused=getattr(own, "fused", None))
+        return torch.optim.AdamW(groups, lr=own.lr, fused=own.fused)
 
     def loss(self, rows: Any) -> Any:
         """Of a batch, by the places of its images."""

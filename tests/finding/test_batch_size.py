@@ -24,15 +24,20 @@ def test_the_smallest_size_near_the_best_is_suggested() -> None:
 
 
 def test_sizes_double_up_to_the_training_split() -> None:
-    prepared = prepare(tiny_config("strategy=linear_probe"))
+    prepared = prepare(tiny_config("strategy=linear_probe", "features.use=false"))
     found = find_batch(prepared, seconds=0)
     sizes = [one.size for one in found.tried]
     assert sizes == [8, 16, 32, 64, 100][: len(sizes)]
     assert len(sizes) >= 3
     assert all(one.rate > 0 for one in found.tried)
-    memory = estimate(prepare(tiny_config("strategy=linear_probe")))
+    memory = estimate(prepare(tiny_config("strategy=linear_probe", "features.use=false")))
     assert [one.memory for one in found.tried] == [memory.peak(size) for size in sizes]
     assert (found.largest, found.limited_by, found.measured) == (100, "images", False)
+
+
+def test_a_head_on_kept_features_has_no_batch_to_find() -> None:
+    with pytest.raises(ConfigError, match="fits its head on features that are computed once"):
+        find_batch(prepare(tiny_config("strategy=linear_probe")), seconds=0)
 
 
 def test_sizes_without_room_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from tests.conftest import RunTiny, tiny_config
 
 from headstart.cli import main
 from headstart.config.compose import compose
+from headstart.errors import ConfigError
 from headstart.finding.rate import HIGHEST, LOWEST, RangeTest, find_rate, rate_at
 from headstart.preparation import prepare
 from headstart.seeds import derive
@@ -80,6 +81,19 @@ def test_of_several_phases_the_one_with_most_to_train() -> None:
     found = find_rate(prepared, steps=12)
     assert (found.phase, found.phases) == (2, 2)
     assert not torch.equal(before, weight)
+
+
+def test_a_head_that_is_solved_has_no_rate() -> None:
+    prepared = prepare(tiny_config("strategy=linear_probe", "head.solver=ridge"))
+    with pytest.raises(ConfigError, match="head.solver=ridge has no learning rate"):
+        find_rate(prepared)
+
+
+def test_pieces_make_the_loss_of_the_batch() -> None:
+    """The last piece's loss is not the step's."""
+    words = ("strategy=full", "strategy.normalization=eval")
+    whole, pieces = (find_rate(prepare(tiny_config(*words, *more)), steps=4) for more in ((), ("trainer.micro_batch_size=8",)))  # fmt: skip
+    assert pieces.losses[0] == pytest.approx(whole.losses[0], rel=1e-5)
 
 
 def test_the_command_prints_a_line_to_paste_and_leaves_a_picture_alone(

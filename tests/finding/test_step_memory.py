@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from tests.conftest import tiny_config
@@ -9,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from headstart.cli import main
 from headstart.finding.live import LiveBytes, bytes_of
-from headstart.finding.memory import SMALL, StepMemory, estimate
+from headstart.finding.memory import SMALL, StepMemory, estimate, in_words
 from headstart.finding.steps import Steps
 from headstart.preparation import Prepared, prepare
 
@@ -17,23 +20,28 @@ TOLERANCE = 0.15
 """Of the estimate: what is missing are workspaces that operations have inside themselves."""
 
 
-def measured(prepared: Prepared, count: int) -> int:
+def measured(prepared: Prepared, count: int, *, most: int | None = None) -> int:
     """Bytes at the peak of a step, from what each allocation and release says of itself."""
-    most = 0
+    largest = 0
     for phase in prepared.plan.phases:
         steps = Steps(prepared)
         steps.enter(phase)
+        steps.module.computation = replace(steps.module.computation, micro_batch_size=most)
         steps(steps.batch(count))
         held = bytes_of(steps.held())
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
             steps(steps.batch(count))
-        events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-        live = peak = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            live += event.nbytes()
-            peak = max(peak, live)
-        most = max(most, held + peak)
-    return most
+        largest = max(largest, held + _peak(seen))
+    return largest
+
+
+def _peak(seen: Any) -> int:
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
 
 
 @pytest.mark.parametrize(
@@ -41,7 +49,8 @@ def measured(prepared: Prepared, count: int) -> int:
     [
         ("strategy=full",),
         ("strategy=full", "optimizer=sgd", "data.image_size=64"),
-        ("strategy=linear_probe",),
+        ("strategy=linear_probe", "features.use=false"),
+        ("strategy=full", "trainer.micro_batch_size=16"),
         ("strategy=gradual", "trainer.max_epochs=4"),
         ("strategy=full", "backbone.name=test_vit", "trainer.precision=bf16-mixed"),
         ("strategy=lora", "backbone.name=test_vit"),
@@ -51,8 +60,30 @@ def measured(prepared: Prepared, count: int) -> int:
 def test_the_estimate_is_close(words: tuple[str, ...]) -> None:
     prepared = prepare(tiny_config(*words))
     found = estimate(prepared)
+    if found.in_pieces:
+        assert found.peak() == pytest.approx(measured(prepared, 32, most=16), rel=TOLERANCE)
+        return
     for count in (32, 64):
         assert found.peak(count) == pytest.approx(measured(prepared, count), rel=TOLERANCE)
+
+
+def test_features_that_are_kept_take_no_step() -> None:
+    prepared = prepare(tiny_config("strategy=linear_probe", "features.batch_size=16"))
+    found, features = estimate(prepared), prepared.config.features
+    assert (found.batch_size, found.state, found.gradients) == (16, 0, 0)
+    head = next(prepared.built.model.head.parameters())
+    assert found.table == sum(prepared.facts.sizes.values()) * head.shape[1] * 4
+    backbone, images = prepared.built.model.backbone.eval(), torch.randn(16, 3, 32, 32)
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        backbone(images)
+    peak = (
+        _peak(seen)
+        + images.nbytes
+        + bytes_of([*prepared.built.model.parameters(), *prepared.built.model.buffers()])
+    )
+    assert found.peak() - found.table == pytest.approx(peak, rel=TOLERANCE)
+    assert "features 0.1 MB" in in_words(found, precision="32-true")
+    assert features.dtype == "float32"
 
 
 def test_what_is_counted_is_what_is_held() -> None:
@@ -70,7 +101,10 @@ def test_what_is_counted_is_what_is_held() -> None:
 
 
 def test_weights_gradients_and_state_are_what_trains() -> None:
-    full, probe = (estimate(prepare(tiny_config(f"strategy={name}"))) for name in ("full", "linear_probe"))
+    full, probe = (
+        estimate(prepare(tiny_config(f"strategy={name}", "features.use=false")))
+        for name in ("full", "linear_probe")
+    )
     model = prepare(tiny_config("strategy=full")).built.model
     numbers = sum(p.numel() for p in model.parameters())
     assert full.gradients == 4 * numbers

@@ -1,9 +1,9 @@
 """Resizing a batch on a GPU: two products of half-precision matrices for each image, with little else moved.
 
 Against float32 in several passes it reads and writes a quarter of the bytes, and the products are those that GPUs
-have special units for. Levels are shifted to -128 ... 127, exact in float16; weights have 11 bits and add up to 1;
-sums are float32; what is in between is not rounded to whole levels as Pillow does it. Together that moves a result by
-less than one level before it is rounded, hence by at most one after (tests/data/test_augmentation.py).
+have special units for. Levels are shifted to -128 ... 127, exact in float16; weights have 11 bits and add up to
+1; sums are float32; what is in between is not rounded to whole levels as Pillow does it. Together that moves a
+result by less than one level before it is rounded, hence by at most one after (tests/data/test_augmentation.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MIDDLE = 128
 def by_half_products(
     images: torch.Tensor, sizes: Sizes, size: tuple[int, int], interpolation: str, *, mirrored: Mask | None = None
 ) -> torch.Tensor:
-    """uint8 (n, height, width, channels) of `sizes` -> uint8 (n, channels, *size), some with left and right exchanged.
+    """uint8 (n, height, width, channels) of `sizes` -> uint8 (n, channels, *size), some of them mirrored.
 
     What lies in `images` beyond an image's own size does not matter. Nothing waits for the device.
     """

@@ -76,7 +76,7 @@ def find_batch(
     what is free and a larger size still gains. No size is larger than the training split. Raises ConfigError
     where not even the smallest has room, or where the run computes features once, so that its batches cost nothing.
     """
-    if getattr(prepared, "together", ""):
+    if prepared.together:
         raise ConfigError(
             "--find batch: this run fits its head on features that are computed once, features.batch_size images "
             "at a time; data.batch_size changes neither its speed nor its memory."

@@ -33,6 +33,8 @@ class StepMemory:
     """What there is beyond weights and state after each operation, at the two batch sizes of `SMALL`."""
     batch_size: int
     """Images that go through the model at once in this run."""
+    in_pieces: bool = False
+    """Whether a batch is made of several such, which keep their gradients while the next goes through."""
     table: int = 0
     """Features of all images that are kept, where only the head trains on them."""
 
@@ -48,7 +50,7 @@ class StepMemory:
             most = max(_at(count, a, b) for a, b in zip(one, other, strict=True))
         else:  # a step that does other things with other sizes
             most = _at(count, max(one), max(other))
-        return self.weights + self.state + self.table + most
+        return self.weights + self.state + self.table + most + (self.gradients if self.in_pieces else 0)
 
     def largest(self, room: int) -> int:
         """The largest batch whose step stays within `room` bytes; 0 where none does."""
@@ -73,24 +75,23 @@ def estimate(prepared: Prepared) -> StepMemory:
     what PyTorch holds in reserve are not in it. Phases in which the same parameters train are weighed once. Of a
     run that fits its head on features, it is what computing and keeping those takes.
     """
-    steps = Steps(prepared)
+    steps = Steps(prepared, plain=True)
     config = prepared.config
-    if getattr(prepared, "together", ""):
+    if prepared.together:
         with steps.unchanged():
             return _weigh_features(steps, sum(prepared.facts.sizes.values()))
     share = config.data.batch_size // config.trainer.devices
-    passes = getattr(config.trainer, "micro_batch_size", None)  # fewer images at once, with the same result
-    at_once = min(share, passes) if isinstance(passes, int) else share
+    at_once = min(share, config.trainer.micro_batch_size or share)
     found: dict[tuple[object, ...], StepMemory] = {}
     with steps.unchanged():
         for phase in prepared.plan.phases:
             key = (tuple(sorted(phase.rates)), phase.kinds, phase.normalization)
             if key not in found:
-                found[key] = _weigh(steps, phase, at_once)
+                found[key] = _weigh(steps, phase, at_once, in_pieces=at_once < share)
     return max(found.values(), key=lambda memory: memory.peak())
 
 
-def _weigh(steps: Steps, phase: Phase, at_once: int) -> StepMemory:
+def _weigh(steps: Steps, phase: Phase, at_once: int, *, in_pieces: bool) -> StepMemory:
     steps.enter(phase)
     kept, timelines = _twice(steps, steps)
     return StepMemory(
@@ -100,6 +101,7 @@ def _weigh(steps: Steps, phase: Phase, at_once: int) -> StepMemory:
         kept=kept,
         timelines=timelines,
         batch_size=at_once,
+        in_pieces=in_pieces,
     )
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 
+from headstart.assembly import machine_of, module_of
+from headstart.config.schema.head import LinearHeadConfig
 from headstart.errors import ConfigError, RunFailed
-from headstart.experiment import _machine, _module
 from headstart.preparation import Prepared
 from headstart.strategies.plan import TrainingPlan
-from headstart.training.engine import Budget, _quiet, _trainer
+from headstart.training.module import TransferModule
+from headstart.training.trainer import Budget, build_trainer, quiet
 
 LOWEST, HIGHEST = 1e-6, 10.0
 """Base rates of the first and the last step."""
@@ -84,9 +85,11 @@ def find_rate(
     run starts with. Nothing is written. `progress` is told how many steps are done. Raises ConfigError where
     nothing trains by a rate.
     """
-    solver = getattr(prepared.config.head, "solver", "gradient")
-    if solver != "gradient":
-        raise ConfigError(f"--find lr: head.solver={solver} has no learning rate; it is for head.solver=gradient.")
+    head = prepared.config.head
+    if isinstance(head, LinearHeadConfig) and head.solver != "gradient":
+        raise ConfigError(
+            f"--find lr: head.solver={head.solver} has no learning rate; head.solver=gradient has one."
+        )
     place = _phase_with_most(prepared)
     phase = replace(prepared.plan.phases[place], start=0)
     base = prepared.config.optimizer.lr
@@ -97,14 +100,16 @@ def find_rate(
     )
     watch = _Watch(progress)
     budget = Budget(steps, prepared.budget.steps_per_epoch)
-    machine = replace(_machine(prepared.config), devices=1)
+    machine = replace(machine_of(prepared.config), devices=1)
     clip = prepared.config.trainer.gradient_clip_val
     prepared.data.world = 1
-    with _quiet():
-        trainer = _trainer(prepared.data, budget, machine, [watch], clip, several_phases=False)
+    module = module_of(tried)
+    module.shortcut = None  # no activations are kept for so few steps
+    with quiet():
+        trainer = build_trainer(prepared.data, budget, machine, [watch], clip)
         trainer.limit_val_batches = 0
         try:
-            trainer.fit(_module(tried), datamodule=prepared.data)
+            trainer.fit(module, datamodule=prepared.data)
         except RunFailed:  # the loss was not finite
             watch.diverged = True
     rates = tuple(rate_at(step, steps=steps) for step in range(len(watch.losses)))
@@ -141,8 +146,9 @@ class _Watch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss of the step that is done."""
-        loss = float(torch.as_tensor(outputs["loss"] if isinstance(outputs, Mapping) else outputs))
+        """Look at the loss of the step that is done, of all its pieces."""
+        assert isinstance(pl_module, TransferModule)
+        loss = float(pl_module.step_loss)
         if not math.isfinite(loss):
             self.diverged = trainer.should_stop = True
             return

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from headstart.experiment import _module
+from headstart.assembly import module_of
 from headstart.preparation import Prepared
 from headstart.strategies.plan import Phase
 
 
 class Steps:
-    """A prepared run's module and optimiser on their device, in one phase of its plan, at a rate of 0."""
+    """A prepared run's module and optimiser on their device, in one phase of its plan, at a rate of 0.
 
-    def __init__(self, prepared: Prepared) -> None:
+    Batches go through the model whole. With `plain` nothing is compiled.
+    """
+
+    def __init__(self, prepared: Prepared, *, plain: bool = False) -> None:
         self.config, self.facts = prepared.config, prepared.facts
         self.device = torch.device("cuda" if self.config.trainer.accelerator == "gpu" else "cpu")
-        self.module = _module(prepared).to(self.device).train()
+        if plain:
+            trainer = replace(self.config.trainer, compile="none")
+            prepared = replace(prepared, config=replace(self.config, trainer=trainer))
+        self.module = module_of(prepared).to(self.device).train()
+        self.module.shortcut = None
+        self._entered = False
+        self.module.computation = replace(self.module.computation, micro_batch_size=None)
 
     def enter(self, phase: Phase) -> None:
         """Freeze as `phase` says, and make the state that the optimiser keeps of what trains."""
         self.module.enter(phase)
         with torch.random.fork_rng(devices=[]):
             self.optimizer: torch.optim.Optimizer = self.module.configure_optimizers()["optimizer"]
+        self._entered = True
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0  # the weights stay what they are
         for parameter in self.trained:
@@ -50,8 +61,8 @@ class Steps:
         yield from self.module.buffers()
 
     def state(self) -> Iterator[torch.Tensor]:
-        """What the optimiser keeps of what it trains."""
-        for state in self.optimizer.state.values():
+        """What the optimiser keeps of what it trains, once a phase has begun."""
+        for state in self.optimizer.state.values() if self._entered else ():
             yield from (value for value in state.values() if isinstance(value, torch.Tensor))
 
     def batch(self, count: int) -> dict[str, Any]:
@@ -69,7 +80,6 @@ class Steps:
             loss = self.module.training_step(batch, 0)
         forward()
         self.module.backward(loss)
-        self.module.on_after_backward()
         del loss
         self.optimizer.step()
         self.optimizer.zero_grad()
