@@ -85,7 +85,7 @@ def test_of_several_phases_the_one_with_most_to_train() -> None:
 
 def test_a_head_that_is_solved_has_no_rate() -> None:
     prepared = prepare(tiny_config("strategy=linear_probe", "head.solver=ridge"))
-    with pytest.raises(ConfigError, match="head.solver=ridge has no learning rate"):
+    with pytest.raises(ConfigError, match=r"head\.solver=ridge has no learning rate"):
         find_rate(prepared)
 
 
