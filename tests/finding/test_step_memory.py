@@ -11,13 +11,24 @@ from tests.conftest import tiny_config
 from torch.profiler import ProfilerActivity, profile
 
 from headstart.cli import main
+from headstart.config.schema.strategy import OPTIONS
 from headstart.finding.live import LiveBytes, bytes_of
-from headstart.finding.memory import SMALL, StepMemory, estimate, in_words
+from headstart.finding.memory import SMALL, StepMemory, _heaviest, estimate, in_words
 from headstart.finding.steps import Steps
 from headstart.preparation import Prepared, prepare
+from headstart.strategies.plan import Phase
 
 TOLERANCE = 0.15
 """Of the estimate: what is missing are workspaces that operations have inside themselves."""
+
+NEEDED = {
+    "groups": ("strategy.groups=[head]",),
+    "gradual": ("strategy.milestones=[1]",),
+    "phases": ("strategy.phases=[{start:0,groups:[head]},{start:1,groups:[stem,head]}]",),
+    "last_k": ("strategy.k=2",),
+    "first_k": ("strategy.k=1",),
+}
+"""Options without which a strategy is none."""
 
 
 def measured(prepared: Prepared, count: int, *, most: int | None = None) -> int:
@@ -122,6 +133,26 @@ def test_the_moment_of_the_peak_depends_on_the_batch() -> None:
     assert found.peak(100) == 30 + 100
     assert found.largest(30 + 100) == 100
     assert found.largest(60) == 0
+
+
+def test_only_phases_that_may_hold_most_are_looked_at() -> None:
+    low, high = {"stem": 1.0, "head": 1.0}, {"head": 1.0}
+    phases = [Phase(0, high), Phase(1, low), Phase(2, low), Phase(3, high, normalization="eval")]
+    assert [phase.start for phase in _heaviest(phases)] == [1, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_every_strategy_has_an_estimate(name: str) -> None:
+    backbone = "test_vit" if name in ("lora", "adapter", "visual_prompts") else "test_resnet"
+    more = NEEDED.get(name, ())
+    prepared = prepare(
+        tiny_config(
+            f"strategy={name}", f"backbone.name={backbone}", "features.use=false", "trainer.max_epochs=2", *more
+        )
+    )
+    found = estimate(prepared)
+    assert found.peak() == pytest.approx(measured(prepared, 32), rel=TOLERANCE)
 
 
 def test_looking_changes_nothing() -> None:

@@ -14,7 +14,6 @@ from headstart.errors import ConfigError
 from headstart.finding.memory import StepMemory, estimate, room_of
 from headstart.finding.steps import Steps
 from headstart.preparation import Prepared
-from headstart.strategies.plan import Phase
 from headstart.trouble import ran_out_of_memory
 
 SMALLEST = 8
@@ -85,7 +84,7 @@ def find_batch(
     most = prepared.facts.sizes["train"]
     weighed = estimate(prepared)
     steps = Steps(prepared)
-    steps.enter(_heaviest(prepared))
+    steps.enter(weighed.phase or prepared.plan.phases[0])
     smallest = min(SMALLEST, most)
     search = _on_gpu if gpu else _on_cpu
     tried, limited = search(steps, weighed, smallest, most, seconds, progress)
@@ -100,16 +99,6 @@ def find_batch(
         fitting = weighed.largest(int(_CPU_SHARE * room))
         largest, limited = min(fitting, most), "memory" if fitting < most else "images"
     return BatchTest(tuple(sorted(tried, key=lambda one: one.size)), largest, limited, measured=gpu, room=room)
-
-
-def _heaviest(prepared: Prepared) -> Phase:
-    """The phase that trains most numbers: what it keeps for the backward pass is what memory is needed for."""
-    groups = prepared.built.layers.groups
-
-    def numbers(phase: Phase) -> int:
-        return sum(p.size for group in groups for p in group.parameters if phase.trains(group.name, p.kind))
-
-    return max(reversed(prepared.plan.phases), key=numbers)
 
 
 def _on_cpu(

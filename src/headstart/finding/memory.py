@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ class StepMemory:
     """What there is beyond weights and state after each operation, at the two batch sizes of `SMALL`."""
     batch_size: int
     """Images that go through the model at once in this run."""
+    phase: Phase | None = None
+    """The phase of the plan that it is of."""
     in_pieces: bool = False
     """Whether a batch is made of several such, which keep their gradients while the next goes through."""
     table: int = 0
@@ -72,8 +74,8 @@ def estimate(prepared: Prepared) -> StepMemory:
     """Weigh two small steps in each phase of a prepared run's plan; that of the phase that holds most.
 
     Nothing of the run changes but the device that the model is on. A step's own workspaces (a convolution's) and
-    what PyTorch holds in reserve are not in it. Phases in which the same parameters train are weighed once. Of a
-    run that fits its head on features, it is what computing and keeping those takes.
+    what PyTorch holds in reserve are not in it. Of a run that fits its head on features, it is what computing and
+    keeping those takes.
     """
     steps = Steps(prepared, plain=True)
     config = prepared.config
@@ -82,13 +84,25 @@ def estimate(prepared: Prepared) -> StepMemory:
             return _weigh_features(steps, sum(prepared.facts.sizes.values()))
     share = config.data.batch_size // config.trainer.devices
     at_once = min(share, config.trainer.micro_batch_size or share)
-    found: dict[tuple[object, ...], StepMemory] = {}
     with steps.unchanged():
-        for phase in prepared.plan.phases:
-            key = (tuple(sorted(phase.rates)), phase.kinds, phase.normalization)
-            if key not in found:
-                found[key] = _weigh(steps, phase, at_once, in_pieces=at_once < share)
-    return max(found.values(), key=lambda memory: memory.peak())
+        found = [
+            _weigh(steps, phase, at_once, in_pieces=at_once < share) for phase in _heaviest(prepared.plan.phases)
+        ]
+    return max(found, key=lambda memory: memory.peak())
+
+
+def _heaviest(phases: Sequence[Phase]) -> list[Phase]:
+    """Phases that may hold most: those of whose layer groups all train in another one as well hold less."""
+
+    def within(one: Phase, other: Phase) -> bool:
+        alike = (one.kinds, one.normalization) == (other.kinds, other.normalization)
+        return alike and set(one.rates) <= set(other.rates)
+
+    kept: list[Phase] = []
+    for phase in phases:
+        if not any(within(phase, other) for other in kept):
+            kept = [*(other for other in kept if not within(other, phase)), phase]
+    return kept
 
 
 def _weigh(steps: Steps, phase: Phase, at_once: int, *, in_pieces: bool) -> StepMemory:
@@ -101,6 +115,7 @@ def _weigh(steps: Steps, phase: Phase, at_once: int, *, in_pieces: bool) -> Step
         kept=kept,
         timelines=timelines,
         batch_size=at_once,
+        phase=phase,
         in_pieces=in_pieces,
     )
 
