@@ -115,12 +115,12 @@ def _has_weights(backbone: str) -> bool:
     from headstart.config.schema.weights import PretrainedConfig
     from headstart.errors import HeadstartError
     from headstart.models.classifier import full_name
-    from headstart.models.weights import locate_weights
+    from headstart.models.weights import locate_weights, resolve_origin
 
     try:
-        return (
-            locate_weights(PretrainedConfig(), name=full_name(backbone, library="timm"), library="timm") is not None
-        )
+        origin = resolve_origin("auto", name=backbone, library="timm")
+        name = full_name(backbone, library="timm")
+        return locate_weights(PretrainedConfig(origin=origin), name=name, library="timm") is not None
     except HeadstartError:
         return False
 

@@ -99,7 +99,7 @@ def test_pieces_make_the_loss_of_the_batch() -> None:
 def test_the_command_prints_a_line_to_paste_and_leaves_a_picture_alone(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(["plan", *WORDS, "strategy=full", "--find", "lr", "--plot", "rate.svg"]) == 0
+    assert main(["plan", *WORDS, "strategy=full", "data.batch_size=8", "--find", "lr", "--plot", "rate.svg"]) == 0
     shown = capsys.readouterr().out
     line = next(line for line in shown.splitlines() if line.startswith("Suggested"))
     assert compose([line.split()[-1]]).optimizer.lr == pytest.approx(float(re.findall(r"[\d.e-]+$", line)[0]))

@@ -58,13 +58,10 @@ def _peak(seen: Any) -> int:
 @pytest.mark.parametrize(
     "words",
     [
-        ("strategy=full",),
         ("strategy=full", "optimizer=sgd", "data.image_size=64"),
         ("strategy=linear_probe", "features.use=false"),
         ("strategy=full", "trainer.micro_batch_size=16"),
-        ("strategy=gradual", "trainer.max_epochs=4"),
         ("strategy=full", "backbone.name=test_vit", "trainer.precision=bf16-mixed"),
-        ("strategy=lora", "backbone.name=test_vit"),
         ("strategy=full", "regularizer=[bss]", "data.mixup_alpha=0.4"),
     ],
 )
