@@ -69,7 +69,8 @@ def measure(words: argparse.Namespace, folder: Path) -> list[Row]:
         found["plain"].append(seconds * words.epochs / words.plain_epochs)
         os.environ["HEADSTART_CACHE"] = str(folder / f"cache{turn}")
         for name in ("cold", "warm"):
-            found[name].append(run_experiment(compose(overrides))[1].seconds["fit"])
+            seconds_of = run_experiment(compose(overrides))[1].seconds
+            found[name].append(seconds_of["fit"] + seconds_of.get("features", 0.0))
         os.environ["HEADSTART_CACHE"] = str(folder / f"command{turn}")
         for name in ("command cold", "command warm"):
             found[name].append(_command(overrides))
