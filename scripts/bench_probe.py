@@ -1,11 +1,11 @@
 """A linear probe on features that are computed once, beside the loop that people write.
 
 The plain way: images decoded in memory; in each of the epochs all of them go through the backbone in evaluation
-mode under no_grad, and a linear layer is trained on what comes out. Ours: `seconds.fit` of a run of the same
-length, in this process, with an empty cache (cold) and with the features of an earlier run (warm). Training
-split only: 20 images are left for validation, without which no run goes, and nothing is tested. The plain
-loop's epochs are alike: `--plain-epochs` of them are timed and scaled. Beside it, the wall clock of the whole
-command from the prompt.
+mode under no_grad, and a linear layer is trained on what comes out. Ours: `seconds.fit` and `seconds.features`
+together of a run of the same length, in this process, with an empty cache (cold) and with the features of an
+earlier run (warm). Training split only: 20 images are left for validation, without which no run goes, and
+nothing is tested. The plain loop's epochs are alike: `--plain-epochs` of them are timed and scaled. Beside it,
+the wall clock of the whole command from the prompt.
 """
 
 from __future__ import annotations
