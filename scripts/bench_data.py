@@ -19,10 +19,34 @@ SCALE = (0.2, 1.0)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What comes, and how."""
-    parser.add_argument("--augment", default="light", help="data: as data.augment; plainly none or light")
-    parser.add_argument("--workers", type=int, default=None, help="data: worker processes of the plain way")
-    parser.add_argument("--own-workers", type=int, default=None, help="data: as data.num_workers")
-    parser.add_argument("--loader-images", type=int, default=1000, help="data: JPEG files of about 500 pixels")
+    parser.add_argument("--augment", default="light", help="as data.augment; plainly none or light")
+    parser.add_argument("--workers", type=int, default=None, help="worker processes of the plain way")
+    parser.add_argument("--own-workers", type=int, default=None, help="as data.num_workers")
+    parser.add_argument("--loader-images", type=int, default=1000, help="JPEG files of about 500 pixels")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--size", type=int, default=96, help="pixels")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=6, help="timed steps per round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+
+
+def run(words: argparse.Namespace) -> int:
+    """Measure both ways."""
+    data(
+        backbone=words.backbone,
+        size=words.size,
+        batch=words.batch,
+        images=words.loader_images,
+        steps=words.steps,
+        rounds=words.rounds,
+        device=words.device,
+        augment=words.augment,
+        workers=words.workers,
+        own_workers=words.own_workers,
+        path=words.json,
+    )
+    return 0
 
 
 def data(

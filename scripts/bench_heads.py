@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench_rows import alone, compared, show
+
 RATES = "0.3,0.1,0.05,0.03,0.01,0.005,0.003,0.001,0.0003,0.0001"
 DECAYS = "0,0.0001,0.001,0.01,0.1"
 JOBS = 100
@@ -46,27 +48,22 @@ def run(words: argparse.Namespace) -> int:
             "logger=csv",
         ]
         found = heads(common, Path(folder), rounds=words.rounds, separate=words.separate)
-    one, many, alone = found["one in a sweep"], found["a hundred in a sweep"], found["a hundred commands"]
-    cold = found.pop("one, cold")[0]
-    print("\n| what | seconds | lowest to highest |\n|---|---:|---:|")
-    print(f"| one in a sweep, features computed first | {cold:.1f} | |")
-    for what, seconds in found.items():
-        print(f"| {what} | {statistics.median(seconds):.1f} | {min(seconds):.1f} to {max(seconds):.1f} |")
-    ratios = {
-        "a hundred in a sweep take, of one": [a / b for a, b in zip(many, one, strict=True)],
-        "a sweep is times as fast as a hundred commands": [a / b for a, b in zip(alone, many, strict=True)],
-    }
-    print("\n| ratio | median | lowest to highest | bar |\n|---|---:|---:|---:|")
-    for (what, values), bar in zip(ratios.items(), ("at most 4", "at least 20"), strict=True):
-        print(f"| {what} | {statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f} | {bar} |")
-    cores = multiprocessing.cpu_count()
-    print(
-        f"\n{words.threads} threads on {cores} cores, {words.rounds} rounds; whole commands, start of Python "
-        f"included; a hundred of them by the mean of {words.separate}."
-    )
-    if words.json:
-        words.json.write_text(json.dumps({"seconds": {"one, cold": [cold], **found}, "ratios": ratios}, indent=1))
-    return 0
+    one, many, each = found["one in a sweep"], found["a hundred in a sweep"], found["a hundred commands"]
+    what = f"{JOBS} linear probes in one sweep, {words.epochs} epochs, {words.images:,} images at {words.size} px"
+    rows = [
+        alone("one linear probe in a sweep, features computed first", found["one, cold"], unit="s", bar=None),
+        compared(f"{what}: against one in a sweep", many, one, unit="s", bar=4, faster=False, at_most=True),
+        compared(
+            f"{what}: against {JOBS} commands",
+            many,
+            each,
+            unit="s",
+            bar=20,
+            faster=True,
+            note=f"commands by the mean of {words.separate}",
+        ),
+    ]
+    return show(rows, device="cpu", path=words.json)
 
 
 def heads(common: Sequence[str], folder: Path, *, rounds: int, separate: int) -> dict[str, list[float]]:
@@ -78,8 +75,8 @@ def heads(common: Sequence[str], folder: Path, *, rounds: int, separate: int) ->
         one = _command(["train", "-m", *common, *single], folder, jobs=1)
         many = _command(["train", "-m", *common, *axes], folder, jobs=JOBS)
         each = [_command(["train", *common, *single[:2], f"seed={i}"], folder, jobs=1) for i in range(separate)]
-        alone = JOBS * statistics.mean(each)
-        taken = {"one in a sweep": one, "a hundred in a sweep": many, "a hundred commands": alone}
+        commands = JOBS * statistics.mean(each)
+        taken = {"one in a sweep": one, "a hundred in a sweep": many, "a hundred commands": commands}
         for what, seconds in taken.items():
             found.setdefault(what, []).append(seconds)
         said = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in taken.items())

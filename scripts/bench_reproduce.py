@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
-import platform
 import statistics
 import sys
 import tempfile
-import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+from bench_rows import machine
 
 VIT_ONLY = ("lora", "adapter", "visual_prompts")
 """Strategies that are measured on the second backbone: they are made for Transformers."""
@@ -27,11 +26,30 @@ NEEDED = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What is trained, and how much of it."""
-    parser.add_argument(
-        "--vit", default="vit_tiny_patch16_224", help="reproduce: the backbone of Transformers' ways"
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--vit", default="vit_tiny_patch16_224", help="the backbone of Transformers' ways")
+    parser.add_argument("--images", type=int, default=256, help="training images")
+    parser.add_argument("--precision", default="auto", help="as trainer.precision")
+    parser.add_argument("--size", type=int, default=96, help="pixels")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def run(words: argparse.Namespace) -> int:
+    """Exit status 1 where a deterministic run did not come out the same."""
+    same = reproduce(
+        backbone=words.backbone,
+        vit=words.vit,
+        size=words.size,
+        batch=words.batch,
+        images=words.images,
+        device=words.device,
+        precision=words.precision,
+        rounds=words.rounds,
+        path=words.json,
     )
-    parser.add_argument("--images", type=int, default=256, help="reproduce: training images")
-    parser.add_argument("--precision", default="auto", help="reproduce: as trainer.precision")
+    return 0 if same else 1
 
 
 def reproduce(
@@ -154,13 +172,3 @@ def _train(words: list[str], folder: str) -> dict[str, Any]:
         traceback.print_exc(file=sys.stderr)
         return {"error": f"{type(error).__name__}: {error}"}
     return found
-
-
-def machine(device: str) -> str:
-    """Date, processor or GPU, and versions, in a line."""
-    import timm
-    import torch
-
-    gpu = torch.cuda.is_available() and device != "cpu"
-    where = torch.cuda.get_device_name() if gpu else f"{platform.machine()}, {os.cpu_count()} cores"
-    return f"{time.strftime('%Y-%m-%d')}, {where}, torch {torch.__version__}, timm {timm.__version__}"

@@ -1,4 +1,4 @@
-"""What a sweep costs beside its jobs: jobs that train nothing, under Headstart and under Hydra's own launchers."""
+"""What a sweep costs beside its jobs: those train nothing, under Headstart's queue and Hydra's own launchers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def app(config):
 app()
 """
 """An application for Hydra that does nothing."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How many jobs, and how often."""
+    parser.add_argument("--jobs", type=int, default=100, help="jobs of the longer sweep")
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def run(words: argparse.Namespace) -> int:
+    """Measure all launchers, and the planning of 1,000 jobs over 10 models."""
+    sweep(jobs=words.jobs, rounds=words.rounds)
+    return 0
 
 
 def sweep(*, jobs: int, rounds: int) -> None:
@@ -170,8 +182,3 @@ def _plan() -> float:
         if "jobs       1000" not in done.stdout:
             raise RuntimeError(done.stdout[:400])
         return time.monotonic() - began
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of the sweep's benchmark alone."""
-    parser.add_argument("--jobs", type=int, default=100, help="sweep: jobs of the longer sweep")

@@ -9,6 +9,7 @@ import torch
 from headstart.config.measured import channels_last_of
 from headstart.config.schema.root import Config
 from headstart.preparation import Prepared
+from headstart.shortcuts import shortcut_of
 from headstart.training.losses import build_loss, build_weigh
 from headstart.training.mixup import Mixing
 from headstart.training.module import TransferModule
@@ -38,7 +39,7 @@ def time_step(prepared: Prepared) -> float:
 def module_of(prepared: Prepared) -> TransferModule:
     """The module that trains a prepared run's model."""
     config = prepared.config
-    return TransferModule(
+    module = TransferModule(
         prepared.built.model,
         layers=prepared.built.layers,
         plan=prepared.plan,
@@ -55,6 +56,8 @@ def module_of(prepared: Prepared) -> TransferModule:
         weigh=build_weigh(config.loss, prepared.facts),
         ema_decay=config.trainer.ema_decay,
     )
+    module.shortcut = shortcut_of(prepared)
+    return module
 
 
 def computation_of(config: Config) -> Computation:

@@ -95,6 +95,8 @@ def make_room(folder: Path, *, needed: int, limit: int) -> int:
     held = own + sum(cache.size for cache in others)
     if own + needed > limit:
         raise NoRoom("limit", own + needed)
+    if needed > shutil.disk_usage(folder.parent).free - _SPARE + held - own:  # nothing is removed in vain
+        raise NoRoom("disk", own + needed)
     for cache in sorted(others, key=lambda cache: cache.used):
         free = shutil.disk_usage(folder.parent).free - _SPARE
         if held + needed <= limit and needed <= free:

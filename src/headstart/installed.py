@@ -17,18 +17,17 @@ def packages() -> dict[str, str]:
     found: dict[str, str] = {}
     plugged = [entry.dist.name for entry in importlib.metadata.entry_points(group=GROUP) if entry.dist]
     todo = [(name, "") for name in ("headstart", *map(_normal, plugged))]
-    seen = set()
+    seen, known = set(), dict[str, tuple[str, list[str]] | None]()
     while todo:
         name, extra = todo.pop()
         if (name, extra) in seen:
             continue
         seen.add((name, extra))
-        try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
+        about = known[name] if name in known else known.setdefault(name, _about(name))
+        if about is None:
             continue
-        found[name] = distribution.version
-        for requirement in distribution.requires or ():
+        found[name] = about[0]
+        for requirement in about[1]:
             needed, _, marker = requirement.partition(";")
             match = _NAME.match(needed.strip())
             only_for = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
@@ -39,6 +38,23 @@ def packages() -> dict[str, str]:
                 extras = ["", *(wanted.strip() for wanted in (match[2] or "").split(",") if wanted)]
                 todo += [(_normal(match[1]), wanted) for wanted in extras]
     return dict(sorted(found.items()))
+
+
+def _about(name: str) -> tuple[str, list[str]] | None:
+    """Version and requirements of a package; None where it is not there.
+
+    Only the headers of its metadata are read: below them lies its whole README.
+    """
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    text = distribution.read_text("METADATA")
+    if text is None:  # of an older kind, such as egg-info
+        return distribution.version, list(distribution.requires or ())
+    headers = [line.partition(": ") for line in text.partition("\n\n")[0].splitlines()]
+    versions = [value for key, _, value in headers if key == "Version"]
+    return versions[0], [value for key, _, value in headers if key == "Requires-Dist"]
 
 
 def _normal(name: str) -> str:

@@ -18,6 +18,7 @@ from headstart.config.plain import dumped, read_config, to_plain
 from headstart.config.schema.root import Config
 from headstart.environment import earlier_environments, peak_memory, process_alive
 from headstart.errors import ConfigError, DataError, RecordError, RunFailed
+from headstart.measuring import measure
 from headstart.preparation import Prepared, Rehearsal, prepare
 from headstart.recording import (
     arm_of,
@@ -54,9 +55,9 @@ class Opened:
 
 
 def prepared_for(config: Config, *, rehearsal: Rehearsal | None = None) -> Prepared:
-    """`prepare`, whose troubles with the machine are said in words."""
+    """`prepare` and what is measured for it, with troubles of the machine said in words."""
     try:
-        return prepare(config, rehearsal=rehearsal)
+        return measure(prepare(config, rehearsal=rehearsal))
     except (MemoryError, RuntimeError) as error:
         raise explained(error, config) or error from error
 

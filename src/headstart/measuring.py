@@ -8,6 +8,7 @@ from dataclasses import replace
 from headstart.config.measured import CHANNELS_LAST
 from headstart.config.paths import cache_dir
 from headstart.preparation import Prepared
+from headstart.shortcuts import measure_prefix
 from headstart.training.memory_format import STEPS, channels_last_is_faster
 
 
@@ -16,12 +17,17 @@ def measure(prepared: Prepared) -> Prepared:
 
     A config that has a choice already, as a saved one has, keeps it: nothing is measured then.
     """
+    return measure_prefix(_measure_memory(prepared))
+
+
+def _measure_memory(prepared: Prepared) -> Prepared:
+    """The same with the order of channels in memory."""
     config, budget, plan = prepared.config, prepared.budget, prepared.plan
     trainer = config.trainer
     open_to_choice = trainer.channels_last is None and CHANNELS_LAST not in config.measured
     if not open_to_choice or budget.total_steps < STEPS:
         return prepared
-    if not plan.moves_the_features and config.features.use is not False:  # the head is fitted on kept features
+    if prepared.together:  # the head is fitted on kept features
         return prepared
     _, phase = max(zip(plan.lengths(budget.total_steps), plan.phases, strict=True), key=lambda pair: pair[0])
     share = config.data.batch_size // trainer.devices

@@ -17,6 +17,7 @@ from headstart.data.load import bit_image_size
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts
 from headstart.features.eligible import fits_on_features, shared_features
+from headstart.features.prefix_choice import require_prefix
 from headstart.machine import keep_freed_memory
 from headstart.models.classifier import Built
 from headstart.models.source_head import source_head
@@ -28,6 +29,7 @@ from headstart.resolve import resolve, resolve_for_data
 from headstart.strategies import Timing, TrainingPlan, build_plan, resolve_strategy
 from headstart.strategies.additions import attach
 from headstart.strategies.penalties import Parts, build_penalties
+from headstart.training.batches import check_batches, check_pieces
 from headstart.training.checkpointing import enable_checkpointing
 from headstart.training.compiling import check_compiler
 from headstart.training.loggers import check_logger
@@ -102,11 +104,13 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
     config = replace(config, strategy=resolve_strategy(config.strategy, built.layers, timing))
     set_momentum(built.model, config.strategy.batch_norm_momentum)
     plan = build_plan(config.strategy, built.layers, timing)
-    check_batches(built, plan, batch_size=config.data.batch_size // config.trainer.devices)
-    check_pieces(built, plan, micro_batch_size=config.trainer.micro_batch_size)
+    check_batches(built.layers, plan, batch_size=config.data.batch_size // config.trainer.devices)
+    check_pieces(built.layers, plan, micro_batch_size=config.trainer.micro_batch_size)
     if config.trainer.grad_checkpointing:
         enable_checkpointing(built.model.backbone, plan, name=config.backbone.name)
     penalties = _penalties(config, built, plan, data.facts, start=start, weights=weights, awaited=awaited)
+    if config.features.prefix:
+        require_prefix(config, built, plan, penalties, data.facts)
     factor = build_run_factor(
         config.schedule,
         starts=[phase.start for phase in plan.phases],
@@ -205,31 +209,3 @@ def set_determinism(wanted: bool) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(wanted)
-
-
-def check_pieces(built: Built, plan: TrainingPlan, *, micro_batch_size: int | None) -> None:
-    """Raise ConfigError where a batch in pieces would have one of a single image, which has no spread."""
-    if micro_batch_size is not None and micro_batch_size < 3 and _normalises_batches(built, plan):
-        raise ConfigError(
-            f"trainer.micro_batch_size={micro_batch_size}: batch normalisation trains on 2 images or more, and odd "
-            "batches would leave single ones; raise it to 3, or use strategy.normalization=eval."
-        )
-
-
-def check_batches(built: Built, plan: TrainingPlan, *, batch_size: int) -> None:
-    """Raise ConfigError where batch normalisation would train on single images: they have no spread."""
-    if batch_size == 1 and _normalises_batches(built, plan):
-        raise ConfigError(
-            "data.batch_size: batch normalisation trains on 2 images or more per process; raise it, or use "
-            "strategy.normalization=eval."
-        )
-
-
-def _normalises_batches(built: Built, plan: TrainingPlan) -> bool:
-    """Whether a batch normalisation takes its statistics from the batch in some phase."""
-    batch_norms = {group.name for group in built.layers.groups if group.batch_norms}
-    return any(
-        phase.normalization != "eval"
-        and {name for name in phase.rates if phase.runs_in_training_mode(name)} & batch_norms
-        for phase in plan.phases
-    )

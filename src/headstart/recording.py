@@ -208,6 +208,8 @@ def complete(record: RunRecord, fitted: Fitted, folder: Path, prepared: Prepared
     record.final_weights = weights_sha256(folder)
     record.epochs, record.steps, record.stopped_by = fitted.epochs, fitted.steps, fitted.stopped_by
     record.seconds |= {"fit": round(fitted.fit_seconds, 3), "test": round(fitted.test_seconds, 3)}
+    if fitted.features:
+        record.features = {"prefix": fitted.features}
     if fitted.drift:
         record.seconds["drift"] = fitted.drift["seconds"]
 

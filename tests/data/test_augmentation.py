@@ -15,7 +15,9 @@ from torchvision.transforms.v2 import functional as F
 from headstart.data import crops, resample
 from headstart.data.augmentation import RATIO, SCALE, build_augmentation
 from headstart.data.draws import keys_of, uniforms
+from headstart.data.half_products import by_half_products
 from headstart.data.policies import AugMix, RandAugment, TrivialAugment
+from headstart.data.transforms import Normalize
 from headstart.facts import InputSpec
 
 PHOTO = load_sample_images().images[0][:200, :300]
@@ -106,6 +108,33 @@ def test_resizing_is_pillows_to_within_a_level(interpolation: str, products: boo
     # Pillow resizes the axis first that is cheaper: what overshoots in between is cut off elsewhere
     assert apart.max() <= (3 if interpolation == "lanczos" else 1)
     assert apart.mean() < 0.1
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_gpus_way_to_resize_is_a_level_from_that_in_float32(interpolation: str, hard: bool) -> None:
+    """Made to run here; photographs, and black and white at random, where errors are largest."""
+    random = np.random.default_rng(0)
+    windows = []
+    for _ in range(12):
+        tall, wide = (int(side) for side in random.integers(20, 190, 2))
+        window = random.integers(0, 2, (tall, wide, 3), dtype=np.uint8) * 255 if hard else PHOTO[:tall, :wide]
+        windows.append(np.ascontiguousarray(window))
+    together, mirrored = resample.packed(windows), random.random(12) < 0.5
+    ours = by_half_products(together.images, together.sizes, (60, 70), interpolation, mirrored=mirrored)
+    plain = resample.by_products(together.images, together.sizes, (60, 70), interpolation)
+    expected = torch.where(torch.from_numpy(mirrored)[:, None, None, None], plain.flip(-1), plain)
+    apart = (ours.int() - expected.int()).abs()
+    assert apart.max() <= 1
+    assert apart.float().mean() < 0.25
+    white = torch.full_like(together.images, 255)
+    assert (by_half_products(white, together.sizes, (60, 70), interpolation) == 255).all()
+
+
+def test_a_gpus_way_to_normalise_is_the_same() -> None:
+    normalize = Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    assert torch.allclose(normalize._at_once(pixels), normalize(pixels), rtol=0, atol=1e-6)
 
 
 def test_crops_of_the_size_itself_are_only_cut() -> None:

@@ -12,8 +12,9 @@ from tests.training.test_frozen import module_of
 import headstart.experiment
 from headstart.config.schema.strategy import LinearProbeConfig
 from headstart.experiment import resume
+from headstart.preparation import prepare
 from headstart.records.store import read_record
-from headstart.training.drift import debiased_linear_cka, features_of, linear_cka
+from headstart.training.drift import debiased_linear_cka, features_of, linear_cka, moved_since, start_of
 from headstart.training.history import History
 
 
@@ -101,9 +102,23 @@ def test_modes_are_left_as_they_were() -> None:
     module.train()
     before = [one.training for one in module.model.modules()]
     state = {name: value.clone() for name, value in module.model.state_dict().items()}
-    features_of(module.model, torch.randn(5, 3, 32, 32), device="cpu")
+    features_of(module.model.backbone, torch.randn(5, 3, 32, 32), device="cpu")
     assert [one.training for one in module.model.modules()] == before
     assert all(torch.equal(value, state[name]) for name, value in module.model.state_dict().items())
+
+
+def test_the_start_is_the_one_before_training() -> None:
+    """The copy stays as the backbone was, whatever happens to it."""
+    module, _ = module_of("test_resnet", 32, LinearProbeConfig())
+    data = prepare(tiny_config()).data
+    before = features_of(module.model.backbone, data.sample("val", 128), device="cpu")
+    start = start_of(module.model, data, gpu=False)
+    with torch.no_grad():
+        for parameter in module.model.backbone.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=0.1)
+    after = features_of(module.model.backbone, start.images, device="cpu")
+    assert not torch.equal(before, after)
+    assert moved_since(start, module.model)["linear_cka"] == linear_cka(before, after)
 
 
 def test_a_resumed_run_measures_from_the_same_start(

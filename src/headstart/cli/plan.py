@@ -3,6 +3,8 @@
 headstart plan strategy=gradual backbone=resnet18 weights=scratch      phases, layer groups, rates, penalties
 headstart plan strategy=full strategy.layer_decay=0.75 --plot rates.png
 headstart plan -m strategy=full,linear_probe seed=range(3)             all jobs, checked, and what they cost
+headstart plan strategy=full --find lr                                 a learning rate, from a short trial
+headstart plan strategy=full --find batch                              speed and memory of each batch size
 """
 
 from __future__ import annotations
@@ -24,7 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", help="key=value, as for `headstart train`")
     parser.add_argument("-m", "--multirun", action="store_true", help="plan a sweep: key=a,b and files with jobs")
     parser.add_argument("--config-dir", action="append", default=[], help="folder of further configs")
-    parser.add_argument("--plot", type=Path, help="draw each layer group's rate over the run (.png, .svg or .pdf)")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        help="draw each layer group's rate over the run (.png, .svg or .pdf); with --find, where its picture goes",
+    )
+    parser.add_argument(
+        "--find",
+        choices=("lr", "batch"),
+        help="try rising learning rates, or growing batch sizes, say which to begin with, and draw it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     from headstart.errors import ConfigError
 
     if arguments.multirun:
+        if arguments.find:
+            raise ConfigError("--find: tries one run; name one without -m.")
         if arguments.plot:
             raise ConfigError("--plot: draws one run; plan one without -m.")
         from headstart.cli.plan_sweep import plan
@@ -41,17 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
     config = compose(arguments.overrides, config_dirs=tuple(arguments.config_dir))
     if config.sweep.has_jobs:
         raise ConfigError("this experiment is a sweep: add -m to plan it.")
+    from headstart.cli.plan_find import PICTURES, find
     from headstart.planning import describe, draw
     from headstart.preparation import prepare
     from headstart.records.pictures import check_picture
 
-    if arguments.plot:
-        check_picture(arguments.plot)
+    picture: Path | None = arguments.plot or (PICTURES[arguments.find] if arguments.find else None)
+    if picture:
+        check_picture(picture)
     prepared = prepare(config)
     show(prepared, describe(prepared))
-    if arguments.plot:
-        draw(prepared, arguments.plot)
-        print(f"Picture: {arguments.plot}")
+    if picture and arguments.find:
+        return find(arguments.find, prepared, picture)
+    if picture:
+        draw(prepared, picture)
+        print(f"Picture: {picture}")
     return 0
 
 
@@ -82,9 +99,33 @@ def show(prepared: Prepared, description: Description) -> None:
         print(f"additions  {config.strategy.name}: {description.additions:,} new parameters")
     of_penalties = f"; {description.of_penalties:,} parameters of their own" if description.of_penalties else ""
     print(f"penalties  {'; '.join(description.penalties) or 'none'}{of_penalties}")
+    print(f"memory     {'; '.join(_memory(prepared))}")
     for note in description.notes:
         print(f"note       {note}")
     Console(width=None if sys.stdout.isatty() else 110).print(_table(description))
+
+
+def _memory(prepared: Prepared) -> list[str]:
+    """What a step will hold, and a warning where that is more than there is."""
+    from headstart.finding.memory import estimate, in_words, room_of, size
+    from headstart.trouble import ran_out_of_memory
+
+    trainer = prepared.config.trainer
+    try:
+        found = estimate(prepared)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        return ["not even a step of 4 images has room"]
+    words, room = [in_words(found, precision=trainer.precision)], room_of(trainer.accelerator)
+    place = "the GPU has" if trainer.accelerator == "gpu" else "this machine has free"
+    if found.peak() > room:
+        largest = found.largest(room)
+        fits = f"; up to {largest} images at once would fit" if largest and not found.table else ""
+        words.append(f"WILL NOT FIT: {place} {size(room)}{fits}")
+    elif trainer.accelerator == "gpu":
+        words.append(f"{place} {size(room)}")
+    return words
 
 
 def _table(description: Description) -> Table:

@@ -22,7 +22,7 @@ from headstart.data.fingerprint import order_fingerprint
 from headstart.data.forms import Finished, Form
 from headstart.data.image_cache import ImageCache
 from headstart.data.pictures import thumbnail
-from headstart.data.sampler import EpochSampler
+from headstart.data.sampler import EpochSampler, InOrder
 from headstart.data.split import strata
 from headstart.data.subset import Split
 from headstart.data.transforms import Normalize
@@ -73,6 +73,10 @@ class ImageDataModule(pl.LightningDataModule):
         """This process among those that train together, and how many there are; each has its share of a batch."""
         self.epoch: Callable[[], int] = lambda: 0
         """The epoch that is about to begin, counted from 0; whoever trains sets it."""
+        self.ended: Callable[[], int] = lambda: 0
+        """The epoch of the last step, likewise."""
+        self.imageless: set[int] = set()
+        """Epochs that are trained and validated without images: their batches have none."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -199,8 +203,14 @@ class ImageDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment and normalise on the device: batches travel as bytes."""
+        if "image" not in batch:
+            return batch
         batch = self.augmented(batch)
         return {**batch, "image": self.normalize(batch["image"])}
+
+    def on_exception(self, exception: BaseException) -> None:
+        """What comes after a training that has failed needs images."""
+        self.imageless.clear()
 
     def images(self, name: str, *, augmented: bool) -> ImageDataset:
         """A split as the model is evaluated, or `augmented` as it is trained on."""
@@ -243,10 +253,12 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _loader(self, name: str, *, shuffle: bool) -> DataLoader[Batch]:
         dataset = self.images(name, augmented=shuffle)
+        if shuffle or name == "val":
+            dataset.imageless = self.imageless
         return DataLoader(
             dataset,
             batch_size=self.batch_size // self.world if shuffle else self.batch_size,
-            sampler=self._order() if shuffle else EpochSampler(len(dataset), seed=self.seed, epoch=None),
+            sampler=self._order() if shuffle else InOrder(len(dataset), epoch=self.ended),
             collate_fn=as_it_is,
             num_workers=self.num_workers,
             multiprocessing_context=FORK if self.num_workers else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class ImageDataset(Dataset[Batch]):
         self.digests = digests
         self.travels = travels
         """Whether crops go to another process or device: then they are packed."""
+        self.imageless: Collection[int] = ()
+        """Epochs whose batches come without images."""
         self._targets = targets_of(split)
         self._keys = keys_of(split.ids) if augmentation else None
 
@@ -58,9 +60,11 @@ class ImageDataset(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         """A whole batch, of one epoch."""
         positions = [position for _, position in keys]
-        images = [self._pixels(position) for position in positions]
         index = torch.tensor(positions)
         batch: Batch = {"target": self._targets[index], "index": index}
+        if keys[0][0] in self.imageless:
+            return batch
+        images = [self._pixels(position) for position in positions]
         if self.augmentation is None or self._keys is None:
             return batch | {"image": torch.from_numpy(np.stack(images))}
         draws = uniforms(self._keys[positions], seed=self.seed, epoch=keys[0][0], count=self.augmentation.draws)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,9 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from headstart.data.half_products import by_half_products
+from headstart.data.kernels import KERNELS, Mask, Sizes
 from headstart.data.workers import share_out
-
-Mask = npt.NDArray[np.bool_]
-Sizes = npt.NDArray[np.int64]
-"""(n, 2): height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def resample(
     """Crops -> uint8 (n, channels, *size), those that are `mirrored` (n,) with left and right exchanged.
 
     Antialiased as Pillow does it, with kernels as wide as the reduction; on a CPU by PyTorch's kernels for bytes
-    (where it has them), elsewhere as two products with a matrix for each image and axis. The two agree to within
+    (where it has them), elsewhere as two products with a matrix for each image and axis. All agree to within
     1/255 (lanczos, which overshoots, to within 3/255 of Pillow).
     """
     on_cpu = isinstance(crops, list) or crops.images.device.type == "cpu"
@@ -65,6 +62,8 @@ def resample(
         made = together.images[:, : size[0], : size[1]].permute(0, 3, 1, 2).contiguous()
     elif interpolation == "nearest":
         made = _nearest(together.images, together.sizes, size)
+    elif not on_cpu:
+        return by_half_products(together.images, together.sizes, size, interpolation, mirrored=mirrored)
     else:
         made = by_products(together.images, together.sizes, size, interpolation)
     if mirrored is None:
@@ -96,7 +95,7 @@ def _one_by_one(
 
 
 def by_products(images: torch.Tensor, sizes: Sizes, size: tuple[int, int], interpolation: str) -> torch.Tensor:
-    """As `resample` does it on a GPU, for `images` and `sizes` as `Packed` has them."""
+    """As `resample` does it on a CPU where PyTorch has no kernel; `images` and `sizes` are those of `Packed`."""
     with torch.autocast(images.device.type, enabled=False):
         extent = torch.from_numpy(sizes).to(images.device, non_blocking=True)
         rows = _weights(extent[:, 0], size[0], images.shape[1], interpolation)
@@ -118,30 +117,6 @@ def _weights(lengths: torch.Tensor, out: int, longest: int, interpolation: str) 
     last = (centers + support * widened + 0.5).floor()
     weights = weights * ((places >= first) & (places < last) & (places < lengths[:, None, None]))
     return weights / weights.sum(dim=2, keepdim=True)
-
-
-def _triangle(x: torch.Tensor) -> torch.Tensor:
-    return (1 - x.abs()).clamp(min=0)
-
-
-def _cubic(x: torch.Tensor) -> torch.Tensor:
-    """Keys's kernel with a = -0.5 (Keys 1981, eq. 15), as Pillow has it."""
-    x = x.abs()
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-
-
-def _lanczos(x: torch.Tensor) -> torch.Tensor:
-    return torch.where(x.abs() < 3, torch.sinc(x) * torch.sinc(x / 3), torch.zeros_like(x))
-
-
-KERNELS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], int]] = {
-    "bilinear": (_triangle, 1),
-    "bicubic": (_cubic, 2),
-    "lanczos": (_lanczos, 3),
-}
-"""Kernel and how far it reaches, in pixels of the smaller grid."""
 
 
 def _nearest(images: torch.Tensor, sizes: Sizes, size: tuple[int, int]) -> torch.Tensor:

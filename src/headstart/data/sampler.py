@@ -13,7 +13,7 @@ from headstart.seeds import derive
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, position) of every example, in an order drawn from (seed, epoch), or in their own order.
+    """(epoch, position) of every example, in an order drawn from (seed, epoch).
 
     With `weights` as many examples are drawn with replacement, each as likely as its weight.
 
@@ -29,7 +29,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         length: int,
         *,
         seed: int,
-        epoch: Callable[[], int] | None,
+        epoch: Callable[[], int],
         batch_size: int = 1,
         rank: int = 0,
         world: int = 1,
@@ -50,8 +50,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return whole * (self.batch_size // self.world) + rest // self.world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        if self.epoch is None:
-            return iter([(0, position) for position in range(self.length)])
         epoch = self.epoch()
         order: list[int] = self.order(epoch).tolist()
         if self.world > 1:
@@ -75,3 +73,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
         batch = order[start : start + self.batch_size]
         size = len(batch) // self.world
         return batch[self.rank * size : (self.rank + 1) * size]
+
+
+class InOrder(Sampler[tuple[int, int]]):
+    """(epoch, position) of every example, in their own order; the epoch is asked for, as above."""
+
+    def __init__(self, length: int, *, epoch: Callable[[], int]) -> None:
+        self.length = length
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch()
+        return iter([(epoch, position) for position in range(self.length)])

@@ -30,8 +30,14 @@ class Normalize:
         """Normalise on the device that `pixels` are on."""
         if pixels.device.type == "cpu" and pixels.ndim == 4:
             return self._one_by_one(pixels)
-        mean, std = self._on(pixels.device)
-        return pixels.float().div_(255).sub_(mean).div_(std)
+        if pixels.device.type == "cpu":
+            return pixels.float().div_(255).sub_(self.mean).div_(self.std)
+        return self._at_once(pixels)
+
+    def _at_once(self, pixels: torch.Tensor) -> torch.Tensor:
+        """In one pass over memory, as a GPU wants it; equal to 1e-6 of the largest value."""
+        scale, shift = self._on(pixels.device)
+        return torch.addcmul(shift, pixels, scale)
 
     def _one_by_one(self, pixels: torch.Tensor) -> torch.Tensor:
         """The same bits: image by image what is in between stays in the processor's cache."""
@@ -45,9 +51,11 @@ class Normalize:
         return out
 
     def _on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation where they are needed; they are sent to a GPU once."""
+        """1 / (255 std) and -mean / std where they are needed; they are sent to a GPU once."""
         if device not in self._sent:
-            self._sent[device] = (self.mean.to(device), self.std.to(device))
+            mean, std = self.mean.double(), self.std.double()
+            both = (1 / (255 * std)).float(), (-mean / std).float()
+            self._sent[device] = (both[0].to(device), both[1].to(device))
         return self._sent[device]
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ from headstart.features.extract import Images, Indices, evaluating, extract
 from headstart.features.keys import backbone_facts, image_facts, key_of, row_keys
 from headstart.features.store import Rows, RowStore, to_stderr
 
-_CONTIGUOUS = 2 * 2**30
+CONTIGUOUS = 2 * 2**30
 """Bytes of rows up to which they lie on the device in one piece; larger ones are gathered from memory maps."""
 _READERS = 4
 """Threads that feed a GPU where images only have to be read."""
@@ -40,7 +40,7 @@ class Shelf:
         """(n,) where each row lies in `pool`, which is filled with what it lacks; None where that is too large."""
         fresh = [key for key in dict.fromkeys(keys.tolist()) if key not in self._pooled]
         width, before = self.store.width, len(self._pooled)
-        if (before + len(fresh)) * width * 4 > _CONTIGUOUS:
+        if (before + len(fresh)) * width * 4 > CONTIGUOUS:
             return None
         if fresh:
             rows = self.read(np.array(fresh, dtype=np.uint64))
@@ -104,6 +104,7 @@ class FeatureBank:
         dtype: str,
         folder: Path | None,
         limit: int,
+        in_memory: int | None = None,
         say: Callable[[str], None] = to_stderr,
     ) -> None:
         """`open_bank` makes one; `folder` None keeps nothing on disk."""
@@ -115,6 +116,7 @@ class FeatureBank:
         self.dtype = dtype
         self.folder = folder
         self.limit = limit
+        self.in_memory = in_memory
         self.say = say
         self.found = self.computed = 0
         self.seconds = 0.0
@@ -127,7 +129,8 @@ class FeatureBank:
         """A table for each split of `data` that is named, computed as far as nobody has done so.
 
         With `views`, `train` has that many augmented versions: view v is what epoch v would draw. Raises DataError
-        for an image that cannot be decoded any more, ConfigError where float16 cannot hold the features.
+        for an image that cannot be decoded any more, ConfigError where float16 cannot hold the features, TooLarge
+        where neither disk nor memory may hold them.
         """
         began = time.monotonic()
         found: dict[str, FeatureTable] = {}
@@ -248,6 +251,7 @@ class FeatureBank:
                     "key": key,
                 },
                 limit=self.limit,
+                in_memory=self.in_memory,
                 say=self.say,
             )
             self._shelves[key] = Shelf(store, self.device)
@@ -266,13 +270,18 @@ def open_bank(
     dtype: str,
     cache: Path | None,
     cache_gb: float,
+    cut: str | None = None,
+    in_memory: int | None = None,
     say: Callable[[str], None] = to_stderr,
 ) -> FeatureBank:
     """A bank of the features of `backbone`, a model without its head, as it is now.
 
+    `cut` names the place where the activations are kept, where `backbone` is the part of it that lies below.
+
     `name`, `library` and `pool` (head.pool) say what was built; PyTorch's number of threads must be that of the
-    run already. `cache`: the cache folder, None where features last as long as the bank. `dtype`: `float32` or
-    `float16`. The backbone may be on any device and in any mode, and is left so.
+    run already. `cache`: the cache folder, None where features last as long as the bank. `in_memory`: bytes that
+    memory may hold where the disk takes no more, None for any number. `dtype`: `float32` or `float16`. The backbone
+    may be on any device and in any mode, and is left so.
     """
     facts = backbone_facts(
         backbone,
@@ -283,7 +292,7 @@ def open_bank(
         device=device,
         batch_size=batch_size,
         dtype=dtype,
-        cut=None,
+        cut=cut,
     )
     return FeatureBank(
         backbone,
@@ -294,5 +303,6 @@ def open_bank(
         dtype=dtype,
         folder=cache / FEATURES if cache is not None else None,
         limit=int(cache_gb * 1e9),
+        in_memory=in_memory,
         say=say,
     )

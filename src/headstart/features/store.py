@@ -28,6 +28,10 @@ def to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+class TooLarge(Exception):
+    """The disk takes no more rows, and memory would hold more of them than was allowed; the message says it."""
+
+
 class RowStore:
     """The rows of one folder, all of one width."""
 
@@ -38,13 +42,18 @@ class RowStore:
         dtype: npt.DTypeLike,
         about: Mapping[str, str],
         limit: int,
+        in_memory: int | None = None,
         say: Callable[[str], None] = to_stderr,
     ) -> None:
-        """`folder` None: in memory alone. `limit`: bytes that all folders beside this one may take with it."""
+        """`folder` None: in memory alone. `limit`: bytes that all folders beside this one may take with it.
+
+        `in_memory`: the most bytes that are held in memory where the disk does not take them, None for any number.
+        """
         self.folder = folder
         self.dtype = np.dtype(dtype)
         self.about = dict(about)
         self.limit = limit
+        self.in_memory = in_memory
         self.say = say
         self._writes = folder is not None
         self._in_memory: list[tuple[Keys, Rows]] = []
@@ -83,7 +92,7 @@ class RowStore:
         """Let `compute` make the rows that are missing; returns how many.
 
         One process at a time does so, others wait and find what it made. What the disk does not take is said, and
-        stays in memory.
+        stays in memory; raises TooLarge where it may not.
         """
         if not self.missing(keys).any():
             self._mark_used()
@@ -111,8 +120,15 @@ class RowStore:
         return len(wanted)
 
     def hold(self, rows: list[tuple[Keys, Rows]]) -> None:
-        """Keep rows in memory."""
+        """Keep rows in memory; raises TooLarge."""
         self._in_memory += rows
+        self.check_memory([])
+
+    def check_memory(self, more: list[tuple[Keys, Rows]]) -> None:
+        """Raise TooLarge where memory may not hold `more` as well."""
+        size = sum(rows.nbytes for _, rows in (*self._in_memory, *more))
+        if self.in_memory is not None and size > self.in_memory:
+            raise TooLarge(f"memory would hold more than {self.in_memory / 2**30:g} GiB of them")
 
     def give_up(self, error: OSError) -> None:
         """Write no more, and say why."""
@@ -195,13 +211,14 @@ class _Keeper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is None:
-            self.store.hold(self._unsafe)
-            return
         try:
-            self._writer.close()  # what an interrupted run has computed is good
+            if self._writer is not None:
+                self._writer.close()  # what an interrupted run has computed is good
+                return
         except OSError as trouble:
             self._fall_back(trouble)
+        if error is None:
+            self.store.hold(self._unsafe)
 
     def take(self, keys: Keys, rows: Rows) -> None:
         """Keep rows (n, width) under `keys`."""
@@ -210,6 +227,7 @@ class _Keeper:
             self._begun, self._writer = True, self.store.writer(self.count * rows[0].nbytes)
         self._unsafe.append((keys, rows))
         if self._writer is None:
+            self.store.check_memory(self._unsafe)
             return
         try:
             for key, row in zip(keys.tolist(), rows.view(np.uint8), strict=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from headstart.data.datamodule import ImageDataModule
 from headstart.models.classifier import Classifier
@@ -18,29 +20,34 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Start:
-    """Features before training, and what they are features of."""
+    """A backbone as it was before training, and the images to look at with it."""
 
     images: torch.Tensor
-    features: torch.Tensor
+    backbone: nn.Module
+    """A copy, in the main memory."""
     device: str
     seconds: float
 
 
 def start_of(model: Classifier, data: ImageDataModule, *, gpu: bool) -> Start:
-    """Features of at most `IMAGES` validation images, from all over the split, before anything is trained."""
+    """The backbone before anything is trained, and at most `IMAGES` validation images, from all over the split.
+
+    Its features are taken when training is over: nobody waits for them before the first step, or for those of a
+    run that fails.
+    """
     began = time.monotonic()
     images, device = data.sample("val", IMAGES), "cuda" if gpu else "cpu"
-    features = features_of(model, images, device=device)
-    return Start(images, features, device, time.monotonic() - began)
+    return Start(images, copy.deepcopy(model.backbone).cpu(), device, time.monotonic() - began)
 
 
 def moved_since(start: Start, model: Classifier) -> dict[str, Any]:
     """What the record says: `linear_cka`, and `linear_cka_debiased`, which does not grow with width over images."""
     began = time.monotonic()
-    features = features_of(model, start.images, device=start.device)
+    before = features_of(start.backbone, start.images, device=start.device)
+    features = features_of(model.backbone, start.images, device=start.device)
     return {
-        "linear_cka": linear_cka(start.features, features),
-        "linear_cka_debiased": debiased_linear_cka(start.features, features),
+        "linear_cka": linear_cka(before, features),
+        "linear_cka_debiased": debiased_linear_cka(before, features),
         "images": len(features),
         "split": "val",
         "seconds": round(start.seconds + time.monotonic() - began, 3),
@@ -61,15 +68,15 @@ def unmoved(features: torch.Tensor) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def features_of(model: Classifier, images: torch.Tensor, *, device: str) -> torch.Tensor:
-    """Features (n, width) that the head sees, in float64 on the CPU; the model's mode is left as it was.
+def features_of(backbone: nn.Module, images: torch.Tensor, *, device: str) -> torch.Tensor:
+    """Features (n, width) that the head sees, in float64 on the CPU; the backbone's mode is left as it was.
 
     In evaluation mode nothing is random and no statistic is updated, so that a run has the same bits with it.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.to(device).eval()
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.to(device).eval()
     try:
-        parts = [model.backbone(part.to(device)).double().cpu() for part in images.split(_BATCH)]
+        parts = [backbone(part.to(device)).double().cpu() for part in images.split(_BATCH)]
     finally:
         for module, mode in modes:
             module.training = mode

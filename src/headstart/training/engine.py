@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Fitted:
     test_seconds: float
     drift: dict[str, Any]
     """How far the features have moved, where that was asked for."""
+    features: dict[str, Any] = field(default_factory=dict)
+    """What was computed once and kept in the place of frozen layers."""
 
 
 def fit(
@@ -146,6 +148,7 @@ def fit(
         fit_seconds=fit_seconds,
         test_seconds=test_seconds,
         drift=moved,
+        features=module.shortcut.about() if module.shortcut is not None else {},
     )
 
 

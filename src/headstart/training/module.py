@@ -23,6 +23,7 @@ from headstart.training.optimizers import build_optimizer, build_scheduler, rate
 from headstart.training.ranks import average, moving_statistics, require_equal
 from headstart.training.relative_gradients import RelativeGradientNorms
 from headstart.training.schedules import Factor
+from headstart.training.shortcut import epochs_without_images
 from headstart.training.step import Computation, StepModule
 
 
@@ -161,6 +162,12 @@ class TransferModule(StepModule):
         """Freeze as the step says, which after a resume need not be the first."""
         self._rgn_settled = self.rgn is not None and bool(self.rgn.settled)
         self.enter(self.plan.at(self.global_step))
+        if self.shortcut is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.shortcut.begin(self.model, data, step=self.global_step)
+            total, per_epoch = int(self.trainer.max_steps), data.steps_per_epoch
+            phases = self.shortcut.phases
+            data.imageless |= epochs_without_images(self.plan, phases, total_steps=total, steps_per_epoch=per_epoch)
 
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's sums; validation may have left another mode behind."""
@@ -172,6 +179,7 @@ class TransferModule(StepModule):
         phase = self.plan.at(self.global_step)
         if phase is not self._phase:
             self.enter(phase)
+        self.stand_in(batch, "train", phase)
         self.begin_step()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -197,7 +205,8 @@ class TransferModule(StepModule):
             self.average.update(self.global_step - 1)
 
     def on_train_end(self) -> None:
-        """Processes that trained together end with the same."""
+        """Processes that trained together end with the same; what comes now needs images."""
+        self.trainer.datamodule.imageless.clear()  # type: ignore[attr-defined]
         if self.ddp is not None:
             self._agree()
 
@@ -221,6 +230,14 @@ class TransferModule(StepModule):
             self._agree()
         if self.average is not None:
             self.average.swap(self.model)
+
+    def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Take what is there of images that were not loaded."""
+        self.stand_in(batch, "val", self._phase)
+
+    def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Go through the whole model."""
+        self.stand_in(batch, "test", None)
 
     def on_validation_end(self) -> None:
         """Go on with the weights themselves."""

@@ -14,6 +14,7 @@ from headstart.facts import Task
 from headstart.models.classifier import Classifier
 from headstart.seeds import derive
 from headstart.strategies.penalties import Penalty, Step
+from headstart.strategies.plan import Phase
 from headstart.training.checkpointing import Recomputing
 from headstart.training.compiling import Compiled
 from headstart.training.loss_watch import LossWatch
@@ -22,6 +23,7 @@ from headstart.training.micro_batches import Shares, Weigh, pieces, sizes_of
 from headstart.training.mixup import Mixing
 from headstart.training.ranks import PhasedDDP
 from headstart.training.scored import ScoredModule
+from headstart.training.shortcut import Rest, Shortcut
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class StepModule(ScoredModule):
         """The loss of the last step, penalties included, where it was computed."""
         self.compiled: Compiled | None = None
         """The backbone's compiled forward pass, if there is one."""
+        self.shortcut: Shortcut | None = None
+        """What stands in for the frozen layers where batches come without images."""
+        self._above: Rest | None = None
+        """The layers above those, while it does."""
         self._recomputing: AbstractContextManager[None] = nullcontext()
         if self.computation.channels_last:
             model.to(memory_format=torch.channels_last)
@@ -87,11 +93,20 @@ class StepModule(ScoredModule):
         return scores[0] if len(scores) == 1 else torch.cat(scores)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images (n, channels, height, width) -> features (n, width)."""
-        if self.computation.channels_last:
+        """Normalised images (n, channels, height, width), or what stands in for them -> features (n, width)."""
+        if self.computation.channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        features: torch.Tensor = (self.compiled or self.model.backbone)(images)
+        features: torch.Tensor = (self._above or self.compiled or self.model.backbone)(images)
         return features
+
+    def stand_in(self, batch: Batch, split: str, phase: Phase | None) -> None:
+        """Where a batch comes without images, put what the frozen layers of `phase` give in their place."""
+        self._above = None
+        if "image" not in batch:
+            assert self.shortcut is not None
+            assert phase is not None
+            batch["image"] = self.shortcut.kept(phase, split, batch["index"])
+            self._above = self.shortcut.rest(phase)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The mean loss of a batch, with its penalties; of its last piece, where it comes in several.

@@ -113,6 +113,7 @@ def build_trainer(
     if world > 1:
         without_questions(trainer.fit_loop.epoch_loop)
     data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
+    data.ended = lambda: max(0, trainer.global_step - 1) // budget.steps_per_epoch
     return trainer
 
 

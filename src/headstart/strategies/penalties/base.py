@@ -40,7 +40,10 @@ class Parts:
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: images (n, channels, height, width), their targets, features (n, d) and scores."""
+    """One training step: images (n, channels, height, width), their targets, features (n, d) and scores.
+
+    Where frozen layers were run before, what they gave stands in the place of images.
+    """
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -61,6 +64,8 @@ class Penalty(nn.Module):
 
     replaces_weight_decay = False
     """Whether it takes the place of the optimiser's weight decay, on all but what a strategy added."""
+    needs_images = True
+    """Whether it looks at a step's images, or at what happens inside the backbone on the way to its features."""
 
     def begin(self, batches: Batches) -> None:
         """Learn what must be known before the first step; not called again on a resume."""

@@ -16,6 +16,8 @@ class Bss(Penalty):
     many there are; divided by n they would.
     """
 
+    needs_images = False
+
     def __init__(self, config: BssConfig, parts: Parts) -> None:
         super().__init__()
         self.strength, self.k = config.strength, config.k

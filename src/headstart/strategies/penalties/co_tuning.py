@@ -18,6 +18,7 @@ class CoTuning(Penalty):
     first step and is part of the checkpoint.
     """
 
+    needs_images = False
     relation: torch.Tensor
 
     def __init__(self, config: CoTuningConfig, parts: Parts) -> None:

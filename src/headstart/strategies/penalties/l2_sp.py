@@ -19,6 +19,7 @@ class L2Sp(Penalty):
     """
 
     replaces_weight_decay = True
+    needs_images = False
 
     def __init__(self, config: L2SpConfig, parts: Parts) -> None:
         super().__init__()
