@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headstart.config.data_checks import check_labels, check_splits
+from headstart.config.head_checks import check_head
 from headstart.config.schema.data import REST
 from headstart.config.schema.root import Config
 from headstart.config.strategy_checks import check_regularizers, check_strategy
@@ -78,6 +79,7 @@ def check(config: Config) -> None:
     _check_loss(config)
     _check_refit(config)
     check_strategy(config.strategy)
+    check_head(config)
     check_regularizers(config)
     check_mixup(config)
 
