@@ -134,8 +134,8 @@ class Ours:
     ) -> None:
         import torch
 
+        from headstart.assembly import module_of
         from headstart.config.compose import compose
-        from headstart.experiment import _module
         from headstart.preparation import prepare
 
         words = [
@@ -156,7 +156,7 @@ class Ours:
         prepared.data.warm(threads=os.cpu_count() or 1, test=False)
         self.decoding = time.perf_counter() - began
         self._loader = prepared.data.train_dataloader()
-        self.model = _module(prepared).to(self.device).train()
+        self.model = module_of(prepared).to(self.device).train()
         self.model.enter(prepared.plan.at(0))
         self.optimizer = torch.optim.SGD(self.model.model.parameters(), lr=1e-3, momentum=0.9)
 

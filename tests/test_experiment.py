@@ -33,7 +33,9 @@ def test_what_a_run_leaves(run_tiny: RunTiny) -> None:
     assert sorted(p.name for p in folder.iterdir() if p.name != "code.patch") == [
         "checkpoints", "config.yaml", "examples.parquet", "metrics.csv", "pictures.parquet", "predictions.parquet", "run.json",
     ]  # fmt: skip
-    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.safetensors", "last.safetensors"]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        "best.safetensors", "frozen.safetensors", "last.safetensors",
+    ]  # fmt: skip
     assert record == read_record(folder)
     assert record.status == "completed"
     assert record.stopped_by == "budget"
@@ -42,7 +44,7 @@ def test_what_a_run_leaves(run_tiny: RunTiny) -> None:
     names = ("accuracy_micro", "accuracy_macro", "accuracy_top5", "f1_macro", "auroc", "ece", "log_loss")
     assert set(record.metrics) == {f"{split}/{name}" for split in ("val", "test") for name in names}
     assert record.data["sizes"] == {"train": 100, "val": 170, "test": 100}
-    assert set(record.seconds) == {"setup", "decode", "fit", "test", "total"}
+    assert set(record.seconds) == {"setup", "decode", "features", "fit", "test", "total"}
     assert record.peak_memory["cpu"]
     assert torch.__version__.startswith(record.environment["packages"]["torch"])
     assert record.determinism["same_bits_expected"] is True

@@ -8,20 +8,24 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 IMAGES = "images"
 FINGERPRINTS = "fingerprints"
+FEATURES = "features"
+MEASUREMENTS = "measurements"
 KINDS = {
     IMAGES: "decoded images",
     FINGERPRINTS: "digests of image files",
-    "features": "features of frozen backbones",
-    "measurements": "short measurements of this machine",
+    FEATURES: "features of frozen backbones",
+    MEASUREMENTS: "short measurements of this machine",
 }
 """Folders in the cache folder that are ours, and what they hold: what else is there stays."""
 ABOUT = "about.json"
 LOCK = ".lock"
 """In a cache's folder: whoever holds it is building it."""
+_SPARE = 2**30
+"""Bytes that a build leaves on the disk."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,42 @@ def remove(cache: Cache) -> bool:
     except (Timeout, OSError):
         return False
     return not cache.path.exists()
+
+
+class NoRoom(Exception):
+    """What is to be built does not fit: by itself, beside what others are building, or on the disk."""
+
+    def __init__(self, reason: Literal["limit", "busy", "disk"], size: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.size = size
+        """Bytes that it would take in all."""
+
+
+def make_room(folder: Path, *, needed: int, limit: int) -> int:
+    """Bytes that may be added to the cache in `folder`, once what was not used for longest has made way.
+
+    `needed` more bytes are asked for, and all caches beside it may hold `limit`. Raises NoRoom where they would
+    not fit, and OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    others = [cache for cache in caches_of(folder.parent) if cache.path != folder]
+    own = sum(_size(file) for file in folder.glob("part-*"))
+    held = own + sum(cache.size for cache in others)
+    if own + needed > limit:
+        raise NoRoom("limit", own + needed)
+    for cache in sorted(others, key=lambda cache: cache.used):
+        free = shutil.disk_usage(folder.parent).free - _SPARE
+        if held + needed <= limit and needed <= free:
+            break
+        if remove(cache):
+            held -= cache.size
+    if held + needed > limit:
+        raise NoRoom("busy", own + needed)
+    free = shutil.disk_usage(folder.parent).free - _SPARE
+    if needed > free:
+        raise NoRoom("disk", own + needed)
+    return min(limit - held, free)
 
 
 def size_of(path: Path) -> int:

@@ -3,50 +3,57 @@
 from __future__ import annotations
 
 import gc
-import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import torch
-import yaml
-
-from headstart.config.identity import config_hash
-from headstart.config.paths import output_dir_of
-from headstart.config.plain import read_config, to_plain
+from headstart.assembly import machine_of, module_of
+from headstart.config.plain import read_config
 from headstart.config.schema.logger import SteppedConfig
 from headstart.config.schema.root import Config
-from headstart.environment import earlier_environments, peak_memory, process_alive
-from headstart.errors import ConfigError, DataError, RecordError, RunFailed
-from headstart.preparation import Prepared, prepare
-from headstart.recording import (
-    arm_of,
-    complete,
-    describe_run,
-    fail,
-    file_digests,
-    key_of,
-    words_of,
-    write_inputs,
+from headstart.errors import ConfigError
+from headstart.lifecycle import (
+    Opened,
+    Result,
+    end_badly,
+    end_well,
+    ended_by_sigterm,
+    explained,
+    open_run,
+    prepared_for,
+    reopen_run,
+    start_logger,
+    write_result,
 )
-from headstart.records.amend import rewrite
-from headstart.records.atomic import remove_leftovers, write_text
+from headstart.measuring import measure
+from headstart.preparation import Prepared, Rehearsal, prepare
 from headstart.records.schema import RunRecord
-from headstart.records.store import CONFIG, REPRODUCTIONS, RUNS, new_run_folder, now, read_record, write_record
+from headstart.records.store import CONFIG, write_record
 from headstart.redaction import redacted_output, show_traceback
+from headstart.together import fit_heads
 from headstart.training import fit
 from headstart.training.distributed import READY, other_ranks
-from headstart.training.engine import Fitted, Machine, finish_checkpoints, fit_along
-from headstart.training.loggers import RunLogger, build_logger
-from headstart.training.losses import build_loss
-from headstart.training.mixup import Mixing
-from headstart.training.module import TransferModule
-from headstart.trouble import clear_disk_errors, refused, stopped_by_disk
+from headstart.training.engine import Fitted, fit_along
+from headstart.training.loggers import RunLogger
+
+__all__ = ["Asked", "explained", "resume", "run", "run_together", "train_rank"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run that is asked for together with others; as in `run`."""
+
+    config: Config
+    command: Sequence[str] = ()
+    launched_by: str | None = None
+    announce: Callable[[Path], None] | None = None
+    expected_key: str | None = None
+    prune: Callable[[], bool] | None = None
+    resumes: Path | None = None
+    """The folder of an interrupted run that goes on; `config`, `command`, `launched_by` and the key are its own."""
 
 
 def run(
@@ -70,28 +77,17 @@ def run(
     if config.sweep.has_jobs:
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")
     began = time.monotonic()
-    try:
-        prepared = prepared or prepare(config)
-    except (MemoryError, RuntimeError) as error:
-        raise explained(error, config) or error from error
-    config = prepared.config
-    if expected_key is not None and key_of(prepared) != expected_key:
-        raise DataError("the data, the weights or Headstart itself changed after this job was planned; plan anew.")
-    kind = RUNS if reproduces is None else REPRODUCTIONS
-    record = describe_run(prepared, name="", command=command, launched_by=launched_by, reproduces=reproduces)
-    folder = new_run_folder(output_dir_of(config), words=words_of(config), digest=config_hash(config), kind=kind)
-    record.id = folder.name
-    try:
-        with clear_disk_errors(folder):
-            write_text(folder / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
-            write_inputs(folder, prepared)
-            write_record(folder, record)
-    except ConfigError:
-        shutil.rmtree(folder, ignore_errors=True)  # it has no record yet
-        raise
-    if announce:
-        announce(folder)
-    return folder, _train(prepared, folder, record, began=began, resume=False, prune=prune)
+    opened = open_run(
+        measure(prepared or prepared_for(config)),
+        began=began,
+        command=command,
+        launched_by=launched_by,
+        announce=announce,
+        expected_key=expected_key,
+        prune=prune,
+        reproduces=reproduces,
+    )
+    return opened.folder, _carry_out(opened)
 
 
 def resume(folder: Path, *, alone: bool = False, prune: Callable[[], bool] | None = None) -> RunRecord:
@@ -100,100 +96,112 @@ def resume(folder: Path, *, alone: bool = False, prune: Callable[[], bool] | Non
     `alone` says that no other process can be at it, whatever its record says; `prune` is as for `run`. Raises
     RecordError where the run has completed, is still running, or its data or weights have changed.
     """
-    began = time.monotonic()
-    before = read_record(folder)
-    if before.status == "completed":
-        raise RecordError(f"{folder}: this run has completed; there is nothing to resume.")
-    pid, host = before.environment.get("pid"), before.environment.get("host")
-    alive = not alone and before.status == "running" and process_alive(pid, host)
-    if alive:
-        raise RecordError(f"{folder}: this run is still running (process {before.environment['pid']}).")
-    prepared = prepare(read_config(folder / CONFIG))
-    facts = prepared.facts
-    if facts.fingerprint != before.data.get("fingerprint"):
-        raise DataError(f"{folder}: the data has changed since this run began; start a new run.")
-    if (prepared.weights.sha256 if prepared.weights else None) != before.weights.get("file_sha256"):
-        raise RecordError(f"{folder}: the weights have changed since this run began; start a new run.")
-    remove_leftovers(folder)
-    with clear_disk_errors(folder):
-        write_inputs(folder, prepared)
-    record = describe_run(
-        prepared,
-        name=folder.name,
-        command=before.command,
-        launched_by=before.launched_by,
-        reproduces=before.reproduces,
-    )
-    record.started, record.logger = before.started, before.logger
-    record.environment["earlier"] = earlier_environments(before.environment, record.environment)
-    return _train(prepared, folder, record, began=began, resume=True, prune=prune)
+    return _carry_out(reopen_run(folder, alone=alone, prune=prune))
 
 
-def _train(
-    prepared: Prepared,
-    folder: Path,
-    record: RunRecord,
-    *,
-    began: float,
-    resume: bool,
-    prune: Callable[[], bool] | None,
-) -> RunRecord:
-    config = prepared.config
-    record.seconds = {"setup": round(time.monotonic() - began, 3)}
-    with clear_disk_errors(folder):
-        write_record(folder, record)
-    logger: RunLogger | None = None
+def run_together(asked: Sequence[Asked]) -> list[RunRecord | BaseException]:
+    """Run experiments, the heads of those that share frozen features at the same time (`Prepared.together`).
+
+    Returns a record or what was raised for each, in the order asked; each failure is that run's alone. Where this
+    process is asked to stop, all that have not ended become `interrupted`, and KeyboardInterrupt stands for them.
+    What is not fitted on features is run by itself.
+    """
+    results: dict[int, Result] = {}
+    opened: dict[int, Opened] = {}
+    alone: list[int] = []
+    rehearsal = Rehearsal(runs=True)
     try:
-        with _termination():
-            logger = build_logger(
-                config.logger,
-                folder=folder,
-                name=record.id,
-                group=record.launched_by,
-                arm=arm_of(config),
-                config_plain=record.config,
-                about=record.logger,
-            )
-            record.logger = logger.about() if logger else {}
+        for place, one in enumerate(asked):
+            try:
+                found = _open(one, rehearsal)
+            except Exception as error:
+                results[place] = error
+                continue
+            if found is None:
+                alone.append(place)
+            else:
+                opened[place] = found
+        results |= dict(zip(opened, fit_heads(list(opened.values())), strict=True))
+        for place in alone:
+            if any(isinstance(result, KeyboardInterrupt) for result in results.values()):
+                break
+            results[place] = _by_itself(asked[place])
+    except KeyboardInterrupt as error:
+        for place, found in opened.items():
+            if place not in results:
+                results[place] = end_badly(found, error)
+    return [results[place] if place in results else KeyboardInterrupt() for place in range(len(asked))]
+
+
+def _open(one: Asked, rehearsal: Rehearsal) -> Opened | None:
+    """Open a run beside others; None where it is not fitted on features."""
+    if one.resumes is not None:
+        found = reopen_run(one.resumes, alone=True, prune=one.prune, rehearsal=rehearsal)
+        if not found.prepared.together:
+            return None
+        if one.announce:
+            one.announce(one.resumes)
+        return found
+    began = time.monotonic()
+    prepared = prepared_for(one.config, rehearsal=rehearsal)
+    if not prepared.together:
+        return None
+    return open_run(
+        prepared,
+        began=began,
+        command=one.command,
+        launched_by=one.launched_by,
+        announce=one.announce,
+        expected_key=one.expected_key,
+        prune=one.prune,
+    )
+
+
+def _by_itself(one: Asked) -> Result:
+    try:
+        if one.resumes is not None:
+            if one.announce:
+                one.announce(one.resumes)
+            return resume(one.resumes, alone=True, prune=one.prune)
+        return run(
+            one.config,
+            command=one.command,
+            launched_by=one.launched_by,
+            announce=one.announce,
+            expected_key=one.expected_key,
+            prune=one.prune,
+        )[1]
+    except (Exception, KeyboardInterrupt) as error:
+        return error
+
+
+def _carry_out(opened: Opened) -> RunRecord:
+    """Fit a run that is open, and write down what comes of it."""
+    if not opened.prepared.together:
+        return _train(opened)
+    (result,) = fit_heads([opened])
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _train(opened: Opened) -> RunRecord:
+    prepared, folder, record = opened.prepared, opened.folder, opened.record
+    try:
+        with ended_by_sigterm():
+            start_logger(opened)
             write_record(folder, record)
             record.seconds["decode"] = _decode(prepared)
-            fitted = _fit(prepared, folder, logger, resume=resume, prune=prune)
-            complete(record, fitted, folder, prepared)
-            record.seconds["total"] = round(sum(record.seconds.values()), 3)
-            record.peak_memory = peak_memory(config.trainer.accelerator)
-            record.files = file_digests(folder)
-            record.status, record.finished = "completed", now()
-            write_record(folder, record)
+            fitted = _fit(prepared, folder, opened.logger, resume=opened.resumed, prune=opened.prune)
+            write_result(opened, fitted)
     except BaseException as error:
-        known = stopped_by_disk(error, folder) or explained(error, config)
-        fail(record, known or error, folder)
-        if logger:
-            logger.finish(record, failed=record.status != "pruned")
-        if record.status == "interrupted":
-            raise KeyboardInterrupt from error
-        if known:
-            raise known from error
-        raise
+        said = end_badly(opened, error)
+        if said is error:
+            raise
+        raise said from error
     finally:
         gc.collect()  # Lightning leaves cycles that hold the model; a notebook runs many
-    finish_checkpoints(folder)
-    if logger:
-        logger.finish(record, failed=False)
-        record.logger = logger.about()
-        rewrite(folder, record)
-    return record
-
-
-def explained(error: BaseException, config: Config) -> RunFailed | None:
-    """The sentence for what the machine refused; None where it is something else."""
-    size = config.data.image_size
-    return refused(
-        error,
-        batch_size=config.data.batch_size,
-        size=(size[0], size[1]) if isinstance(size, list) else (size or 0, size or 0),
-        gpu=config.trainer.accelerator == "gpu",
-        precision=config.trainer.precision,
-    )
+    return end_well(opened)
 
 
 def _decode(prepared: Prepared) -> float:
@@ -214,11 +222,11 @@ def _fit(
     config = prepared.config
     with other_ranks(folder, devices=config.trainer.devices, resume=resume):
         return fit(
-            _module(prepared),
+            module_of(prepared),
             prepared.data,
             folder=folder,
             budget=prepared.budget,
-            machine=_machine(config),
+            machine=machine_of(config),
             gradient_clip_val=config.trainer.gradient_clip_val,
             monitor=config.trainer.monitor,
             tested=config.trainer.checkpoint,
@@ -239,11 +247,11 @@ def train_rank(folder: str, *, resume: bool) -> None:
             prepared = prepare(read_config(Path(folder) / CONFIG))
             print(READY, flush=True)
             fit_along(
-                _module(prepared),
+                module_of(prepared),
                 prepared.data,
                 folder=Path(folder),
                 budget=prepared.budget,
-                machine=_machine(prepared.config),
+                machine=machine_of(prepared.config),
                 gradient_clip_val=prepared.config.trainer.gradient_clip_val,
                 monitor=prepared.config.trainer.monitor,
                 resume=resume,
@@ -251,63 +259,3 @@ def train_rank(folder: str, *, resume: bool) -> None:
     except Exception as error:
         show_traceback(error)
         sys.exit(1)
-
-
-def time_step(prepared: Prepared) -> float:
-    """Seconds that one training step of a prepared run takes on this machine's CPU or GPU, on random images."""
-    device = "cuda" if prepared.config.trainer.accelerator == "gpu" else "cpu"
-    module = _module(prepared).to(device).train()
-    module.enter(prepared.plan.at(prepared.budget.total_steps - 1))
-    facts, count = prepared.facts, prepared.config.data.batch_size
-    images = torch.zeros(count, facts.channels, *facts.image_size, device=device)
-    targets = torch.zeros(count, dtype=torch.long, device=device)
-    if facts.task in ("multilabel", "regression"):
-        targets = torch.zeros(count, facts.num_outputs, device=device)
-    began = 0.0
-    for _ in range(2):  # the first one makes room for what the second uses
-        began = time.monotonic()
-        module.training_step({"image": images, "target": targets, "index": targets}, 0).backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-    return time.monotonic() - began
-
-
-def _module(prepared: Prepared) -> TransferModule:
-    config = prepared.config
-    return TransferModule(
-        prepared.built.model,
-        layers=prepared.built.layers,
-        plan=prepared.plan,
-        loss=build_loss(config.loss, prepared.facts),
-        optimizer=config.optimizer,
-        factor=prepared.factor,
-        task=prepared.facts.task,
-        seed=config.seed,
-        penalties=prepared.penalties,
-        mixing=Mixing(config.data.mixup_alpha or 0.0, config.data.cutmix_alpha),
-        refit=config.data.refit_on_val,
-        threshold=config.trainer.threshold,
-    )
-
-
-def _machine(config: Config) -> Machine:
-    trainer = config.trainer
-    return Machine(trainer.accelerator, trainer.devices, trainer.precision, trainer.deterministic)
-
-
-@contextmanager
-def _termination() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: record written, checkpoint kept."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before: Any = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

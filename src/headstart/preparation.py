@@ -16,20 +16,23 @@ from headstart.data import ImageDataModule, load_data
 from headstart.data.load import bit_image_size
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts
+from headstart.features.eligible import fits_on_features, shared_features
 from headstart.machine import keep_freed_memory
-from headstart.models.classifier import Built, build_classifier
+from headstart.models.classifier import Built, build_classifier, on_same_backbone
 from headstart.models.source_head import source_head
 from headstart.models.weights import WeightsFile, locate_weights
 from headstart.records.store import check_writable
 from headstart.resolve import resolve, resolve_for_data, spec_of
 from headstart.strategies import Timing, TrainingPlan, build_plan, resolve_strategy
-from headstart.strategies.additions import attach
+from headstart.strategies.additions import attach, attaches
 from headstart.strategies.penalties import Parts, build_penalties
-from headstart.training.engine import Budget
+from headstart.training.checkpointing import enable_checkpointing
+from headstart.training.compiling import check_compiler
 from headstart.training.loggers import check_logger
 from headstart.training.losses import build_loss
 from headstart.training.normalization import set_momentum
 from headstart.training.schedules import Factor, build_run_factor
+from headstart.training.trainer import Budget
 
 
 @dataclass
@@ -38,6 +41,9 @@ class Rehearsal:
 
     gpu_elsewhere: bool = False
     """Whether the runs will have a GPU on another machine."""
+    runs: bool = False
+    """Whether what is prepared will run: then each has the initial values of its own seed, and weights are there.
+    Those whose heads alone train share their backbone, the very module."""
     data: dict[str, ImageDataModule] = field(default_factory=dict)
     weights: dict[str, WeightsFile | None] = field(default_factory=dict)
     models: dict[str, Built] = field(default_factory=dict)
@@ -69,6 +75,9 @@ class Prepared:
     factor: Factor
     budget: Budget
     weights: WeightsFile | None
+    together: str = ""
+    """Empty where the run is not fitted on features that are computed once; else a digest that runs share exactly
+    when one process can fit them on the same features."""
 
     @property
     def of_penalties(self) -> int:
@@ -97,8 +106,10 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
     set_determinism(config.trainer.deterministic)
     if config.trainer.accelerator == "cpu":
         keep_freed_memory()
+    if config.trainer.compile != "none" and not (rehearsal is not None and rehearsal.gpu_elsewhere):
+        check_compiler(gpu=config.trainer.accelerator == "gpu")
     awaited = isinstance(config.weights, RunConfig) and config.weights.path.startswith(STAGE)
-    if awaited and rehearsal is None:
+    if awaited and (rehearsal is None or rehearsal.runs):
         raise ConfigError(
             "weights.path=stage:...: names a job of an experiment file; add -m to run it with that one."
         )
@@ -110,14 +121,17 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
         config.trainer.max_steps or (config.trainer.max_epochs or 1) * data.steps_per_epoch, data.steps_per_epoch
     )
     start = copy.deepcopy(built.model.backbone) if config.regularizer else built.model.backbone
+    random_start = _is_drawn(config, built)
     shape = (config.data.channels, *data.facts.image_size)
     layers = attach(config.strategy, built.model, built.layers, shape=shape, seed=config.seed)
     built = replace(built, layers=layers)
     config = replace(config, strategy=resolve_strategy(config.strategy, built.layers, timing))
     set_momentum(built.model, config.strategy.batch_norm_momentum)
     plan = build_plan(config.strategy, built.layers, timing)
-    share = config.data.batch_size // config.trainer.devices
-    check_batches(built, plan, batch_size=share)
+    check_batches(built, plan, batch_size=config.data.batch_size // config.trainer.devices)
+    check_pieces(built, plan, micro_batch_size=config.trainer.micro_batch_size)
+    if config.trainer.grad_checkpointing:
+        enable_checkpointing(built.model.backbone, plan, name=config.backbone.name)
     penalties = _penalties(config, built, plan, data.facts, start=start, weights=weights, awaited=awaited)
     factor = build_run_factor(
         config.schedule,
@@ -134,7 +148,15 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
         config.trainer.early_stopping_patience,
         patient_from=plan.phases[-1].start,
     )
-    return Prepared(config, data, built, plan, penalties, factor, budget, weights)
+    together = ""
+    if fits_on_features(config, plan):
+        together = shared_features(
+            config,
+            data_fingerprint=data.facts.fingerprint,
+            weights_sha256=weights.sha256 if weights else None,
+            random_start=random_start,
+        )
+    return Prepared(config, data, built, plan, penalties, factor, budget, weights, together)
 
 
 def _weights(config: Config, rehearsal: Rehearsal | None) -> WeightsFile | None:
@@ -150,13 +172,11 @@ def _weights(config: Config, rehearsal: Rehearsal | None) -> WeightsFile | None:
 
 
 def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehearsal: Rehearsal | None) -> Built:
-    """The model of a resolved config; in a rehearsal its initial values may be those of another seed."""
+    """The model of a resolved config; in a mere rehearsal its initial values may be those of another seed."""
     first_k = config.weights.first_k if isinstance(config.weights, LoadedConfig) else None
-    parts = (config.backbone, config.head, facts.num_outputs, facts.units, config.data.channels, facts.image_size)
-    key = repr((parts, weights and (weights.path, weights.sha256), first_k))
-    built = rehearsal.models.get(key) if rehearsal else None
-    if built is None:
-        built = build_classifier(
+
+    def build() -> Built:
+        return build_classifier(
             name=config.backbone.name,
             library=config.backbone.library,
             head=config.head,
@@ -168,9 +188,34 @@ def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehear
             first_k=first_k,
             units=facts.units,
         )
-        if rehearsal:
+
+    if rehearsal is None:
+        return build()
+    loaded = weights and (weights.path, weights.sha256)
+    backbone = repr((config.backbone, config.head.pool, config.data.channels, facts.image_size, loaded, first_k))
+    if not rehearsal.runs:
+        key = repr((backbone, config.head, facts.num_outputs, facts.units))
+        built = rehearsal.models.get(key)
+        if built is None:
+            built = build()
             rehearsal.keep(key, built)
-    return replace(built, model=copy.deepcopy(built.model)) if rehearsal else built
+        return replace(built, model=copy.deepcopy(built.model))
+    own = f"{backbone} seed {config.seed}"
+    built = rehearsal.models.get(backbone) or rehearsal.models.get(own)
+    if built is None:
+        built = build()
+        rehearsal.keep(own if _is_drawn(config, built) else backbone, built)
+    if attaches(config.strategy):
+        return replace(built, model=copy.deepcopy(built.model))
+    return on_same_backbone(
+        built, head=config.head, classes=facts.num_outputs, units=facts.units, seed=config.seed, first_k=first_k
+    )
+
+
+def _is_drawn(config: Config, built: Built) -> bool:
+    """Whether something in a backbone that was just built was drawn from the seed."""
+    first_k = getattr(config.weights, "first_k", None)
+    return built.report is None or bool(built.report.missing) or first_k is not None
 
 
 def _read(config: Config, rehearsal: Rehearsal | None, *, fresh: bool) -> ImageDataModule:
@@ -178,7 +223,8 @@ def _read(config: Config, rehearsal: Rehearsal | None, *, fresh: bool) -> ImageD
     spec = spec_of(config)
     key = repr((config.data, spec, config.trainer.devices))
     if rehearsal and key in rehearsal.data:
-        return rehearsal.data[key]
+        kept = rehearsal.data[key]
+        return kept.for_seed(config.seed) if rehearsal.runs else kept
     threads, workers = config.trainer.threads or 1, config.data.num_workers or 0
     data = load_data(config.data, spec, seed=config.seed, threads=threads, num_workers=workers, fresh=fresh)
     data.world = config.trainer.devices
@@ -215,6 +261,7 @@ def _penalties(
             first_k=first_k,
         )
 
+    share = config.data.batch_size // config.trainer.devices
     parts = Parts(
         model=built.model,
         layers=built.layers,
@@ -223,7 +270,7 @@ def _penalties(
         reference=lambda: start.requires_grad_(False).eval(),
         source_head=head_of_source,
         backbone=name,
-        batch_size=config.data.batch_size // config.trainer.devices,
+        batch_size=min(share, config.trainer.micro_batch_size or share),
         first_k=config.weights.first_k if isinstance(config.weights, LoadedConfig) else None,
         seed=config.seed,
     )
@@ -248,15 +295,29 @@ def set_determinism(wanted: bool) -> None:
     torch.use_deterministic_algorithms(wanted)
 
 
+def check_pieces(built: Built, plan: TrainingPlan, *, micro_batch_size: int | None) -> None:
+    """Raise ConfigError where a batch in pieces would have one of a single image, which has no spread."""
+    if micro_batch_size is not None and micro_batch_size < 3 and _normalises_batches(built, plan):
+        raise ConfigError(
+            f"trainer.micro_batch_size={micro_batch_size}: batch normalisation trains on 2 images or more, and odd "
+            "batches would leave single ones; raise it to 3, or use strategy.normalization=eval."
+        )
+
+
 def check_batches(built: Built, plan: TrainingPlan, *, batch_size: int) -> None:
     """Raise ConfigError where batch normalisation would train on single images: they have no spread."""
-    if batch_size > 1:
-        return
+    if batch_size == 1 and _normalises_batches(built, plan):
+        raise ConfigError(
+            "data.batch_size: batch normalisation trains on 2 images or more per process; raise it, or use "
+            "strategy.normalization=eval."
+        )
+
+
+def _normalises_batches(built: Built, plan: TrainingPlan) -> bool:
+    """Whether a batch normalisation takes its statistics from the batch in some phase."""
     batch_norms = {group.name for group in built.layers.groups if group.batch_norms}
-    for phase in plan.phases:
-        training = {name for name in phase.rates if phase.runs_in_training_mode(name)}
-        if phase.normalization != "eval" and training & batch_norms:
-            raise ConfigError(
-                "data.batch_size: batch normalisation trains on 2 images or more per process; raise it, or use "
-                "strategy.normalization=eval."
-            )
+    return any(
+        phase.normalization != "eval"
+        and {name for name in phase.rates if phase.runs_in_training_mode(name)} & batch_norms
+        for phase in plan.phases
+    )

@@ -56,6 +56,7 @@ def resolve(config: Config, *, gpu_elsewhere: bool = False) -> Config:
         precision=resolve_precision(config.trainer.precision, accelerator=accelerator, elsewhere=gpu_elsewhere),
         threads=config.trainer.threads or usable_cores(),
     )
+    optimizer = replace(config.optimizer, fused=resolve_fused(config, precision=trainer.precision))
     restart = config.schedule.restart
     if restart == "auto":
         restart = "phase" if config.strategy.name == "lp_ft" else "run"
@@ -65,6 +66,7 @@ def resolve(config: Config, *, gpu_elsewhere: bool = False) -> Config:
         schedule=replace(config.schedule, restart=restart),
         backbone=replace(config.backbone, name=name),
         weights=weights,
+        optimizer=optimizer,
         trainer=trainer,
         data=resolve_data(config, input_spec(name, library=library), accelerator=accelerator),
     )
@@ -200,6 +202,23 @@ def resolve_precision(choice: str, *, accelerator: str, elsewhere: bool = False)
             "trainer.precision=auto: the GPUs are on other machines; say bf16-mixed, 16-mixed or 32-true."
         )
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def resolve_fused(config: Config, *, precision: str) -> bool:
+    """Whether the optimiser is fused; raises ConfigError where it is asked for and something stands against it.
+
+    A fused optimiser unscales float16's gradients itself, in its step: nothing can look at them before.
+    """
+    trainer, asked = config.trainer, config.optimizer.fused
+    looks = "trainer.gradient_clip_val" if trainer.gradient_clip_val is not None else ""
+    looks = looks or ("strategy=auto_rgn" if config.strategy.name == "auto_rgn" else "")
+    possible = precision != "16-mixed" or not looks
+    if asked and not possible:
+        raise ConfigError(
+            f"optimizer.fused=true: under trainer.precision=16-mixed it hides the gradients that {looks} needs; "
+            "leave it out."
+        )
+    return possible if asked is None else asked
 
 
 def resolve_data(config: Config, spec: InputSpec, *, accelerator: str) -> Any:

@@ -15,11 +15,12 @@ import torch
 from filelock import FileLock
 from tests.conftest import RunTiny, make_photos, tiny_config
 
+from headstart import caches
 from headstart.caches import IMAGES, LOCK, caches_of
 from headstart.cli import main
 from headstart.config.compose import compose
 from headstart.config.identity import config_hash
-from headstart.data import ImageDataModule, decoded, image_cache, load_data
+from headstart.data import ImageDataModule, decoded, load_data, parts
 from headstart.data.decoded import build, places
 from headstart.errors import DataError
 from headstart.resolve import resolve, spec_of
@@ -128,7 +129,7 @@ def test_another_size_or_content_is_another_cache(photos: Path, tmp_path: Path) 
 
 def build_slowly(folder: Path, pause: float, begin: Any, waits: Any) -> None:
     """In a process of its own: decode with a pause at each image."""
-    decoded.PART_BYTES = 3 * 60
+    parts.PART_BYTES = 3 * 60
 
     def slow(i: int) -> np.ndarray:
         time.sleep(pause)
@@ -277,10 +278,10 @@ def test_a_full_disk_keeps_what_was_decoded_and_goes_on(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A limit on the size of files stands for the disk: the second part does not fit."""
-    monkeypatch.setattr(decoded, "PART_BYTES", 10_000)
+    monkeypatch.setattr(parts, "PART_BYTES", 10_000)
     plain = seen(module(photos, "data.cache=false", "data.augment=none"))
     data = module(photos, "data.augment=none")
-    save, calls = decoded._save, 0
+    save, calls = parts._save, 0
 
     def full(path: Path, rows: object) -> None:
         nonlocal calls
@@ -289,7 +290,7 @@ def test_a_full_disk_keeps_what_was_decoded_and_goes_on(
             raise OSError(28, os.strerror(28), str(path))
         save(path, rows)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(decoded, "_save", full)
+    monkeypatch.setattr(parts, "_save", full)
     data.warm(threads=1, test=True)
     assert "cannot be written (No space left on device)" in capsys.readouterr().err
     (folder,) = folders(tmp_path / "cache")
@@ -300,7 +301,7 @@ def test_a_full_disk_keeps_what_was_decoded_and_goes_on(
 def test_little_room_on_the_disk_is_seen_before(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(image_cache, "_SPARE", 2**60)
+    monkeypatch.setattr(caches, "_SPARE", 2**60)
     module(photos).warm(threads=1, test=True)
     assert f"{tmp_path / 'cache'}: has no room for 0.0 GB of decoded images" in capsys.readouterr().err
     assert caches_of(tmp_path / "cache" / IMAGES) == []

@@ -69,10 +69,10 @@ def test_what_the_rule_decides_is_resolved(run_tiny: RunTiny) -> None:
 
 
 def test_mixup_is_the_mixed_loss_of_mixed_images() -> None:
-    from headstart.experiment import _module
+    from headstart.assembly import module_of
 
     prepared = prepare(tiny_config("data.mixup_alpha=0.7"))
-    module = _module(prepared)
+    module = module_of(prepared)
     module.eval()
     images, targets = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 3, 4, 5])
     torch.manual_seed(11)

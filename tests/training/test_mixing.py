@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.conftest import tiny_config
 
+from headstart.assembly import module_of
 from headstart.errors import ConfigError
-from headstart.experiment import _module
 from headstart.preparation import prepare
 from headstart.training.mixup import Mixing
 
@@ -38,7 +38,7 @@ def test_cutmix_covers_the_share_that_it_says() -> None:
 
 def test_cutmix_is_the_mixed_loss() -> None:
     prepared = prepare(tiny_config("data.cutmix_alpha=0.7"))
-    module = _module(prepared)
+    module = module_of(prepared)
     module.eval()
     images, targets = torch.randn(6, 3, 32, 32), torch.tensor([0, 1, 2, 3, 4, 5])
     torch.manual_seed(5)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from headstart.caches import KINDS, size_of
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     freed = runs_hold(arguments.path or default_output_dir(), weights=arguments.weights)
     if arguments.path is None and cache_dir().is_dir():
         freed["caches"] = [cache_dir() / name for name in KINDS if (cache_dir() / name).exists()]
-    sizes = {name: sum(map(size_of, paths)) for name, paths in freed.items()}
+    sizes = {name: freed_by(paths) for name, paths in freed.items()}
     if not any(freed.values()):
         print("Nothing to free.")
         return 0
@@ -51,6 +52,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def freed_by(paths: Sequence[Path]) -> int:
+    """Bytes that go with `paths`: of a file with several names only where all of them go."""
+    freed = 0
+    shared: dict[tuple[int, int], list[int]] = {}
+    for path in paths:
+        said = path.lstat()
+        if path.is_dir() and not path.is_symlink():
+            freed += size_of(path)
+        elif said.st_nlink == 1:
+            freed += said.st_size
+        else:
+            shared.setdefault((said.st_dev, said.st_ino), []).append(said.st_nlink)
+            freed += said.st_size if len(shared[said.st_dev, said.st_ino]) == said.st_nlink else 0
+    return freed
+
+
 def runs_hold(path: Path, *, weights: bool) -> dict[str, list[Path]]:
     """What completed runs below `path` hold and can do without, by kind; nothing where there are no runs."""
     from headstart.errors import RecordError
@@ -66,7 +83,7 @@ def runs_hold(path: Path, *, weights: bool) -> dict[str, list[Path]]:
         if record.status != "completed":
             continue
         tested = str(record.config.get("trainer", {}).get("checkpoint", "best"))
-        kept = () if weights else (f"{tested}.safetensors",)
+        kept = () if weights else (f"{tested}.safetensors", "frozen.safetensors")
         held["checkpoints of completed runs"] += [
             file for file in sorted((folder / "checkpoints").glob("*")) if file.name not in kept
         ]

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from headstart.data.augmentation import Augmentation
 from headstart.data.catalog import Catalog
-from headstart.data.dataset import Batch, ImageDataset, as_it_is
+from headstart.data.dataset import Batch, ImageDataset, as_it_is, targets_of
 from headstart.data.decoded import ShortDigests
 from headstart.data.fingerprint import order_fingerprint
 from headstart.data.forms import Finished, Form
@@ -29,6 +30,10 @@ from headstart.data.workers import FORK, one_thread
 from headstart.facts import DataFacts
 from headstart.records.examples import ExampleTable
 from headstart.seeds import derive
+
+T = TypeVar("T")
+_MOST_KEPT = 5_000
+"""Small pictures of a few thousand bytes each: the mistakes of many heads are much the same."""
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -62,6 +67,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.sampling = sampling
         self._cache, self._digests = cache, digests or {}
+        self._kept: dict[tuple[Any, ...], Any] = {}
+        """What was worked out before; with those that differ in the seed alone it is shared."""
         self.rank, self.world = 0, 1
         """This process among those that train together, and how many there are; each has its share of a batch."""
         self.epoch: Callable[[], int] = lambda: 0
@@ -72,6 +79,21 @@ class ImageDataModule(pl.LightningDataModule):
         """Optimiser steps in one pass over the training split."""
         whole, rest = divmod(len(self._order()), self.batch_size // self.world)
         return whole + (rest > 0 and not self._leaves_out_the_last())
+
+    def for_seed(self, seed: int) -> ImageDataModule:
+        """The same images in the same splits, in the order and with the augmentation of another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
+
+    def training_batches(self, epoch: int) -> tuple[torch.Tensor, ...]:
+        """Positions in the training split of the examples of each batch of an epoch, as training meets them."""
+        batches: tuple[torch.Tensor, ...] = self._order().order(epoch).split(self.batch_size)
+        return batches[:-1] if self._leaves_out_the_last() else batches
+
+    def targets(self, name: str) -> torch.Tensor:
+        """Targets of a split as a loss takes them: (n,) int64, or (n, numbers) float32."""
+        return targets_of(self.splits[name])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled; a last batch of a single example is left out, as batch normalisation cannot take it."""
@@ -91,7 +113,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def sample(self, name: str, count: int) -> torch.Tensor:
         """At most `count` images from all over a split, as the model is evaluated: (n, channels, height, width)."""
-        dataset = self._dataset(name, shuffle=False)
+        dataset = self.images(name, augmented=False)
         places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
         images: torch.Tensor = dataset.__getitems__([(0, int(position)) for position in places])["image"]
         return self.normalize(images)
@@ -104,20 +126,35 @@ class ImageDataModule(pl.LightningDataModule):
             name: Split(split.examples, split.indices[np.asarray(places, dtype=np.int64)]),
         }
         some._digests = {key: own for key, own in self._digests.items() if key != name}
+        some._kept = {}
         some.batch_size, some.num_workers, some.sampling, some._cache = len(places), 0, "natural", None
         return some
 
     def examples(self) -> ExampleTable | None:
         """What the source has, and where each example is used; None for data that was not loaded from one."""
-        return self.catalog.table(self.splits) if self.catalog else None
+        catalog = self.catalog
+        return self._once(("examples",), lambda: catalog.table(self.splits)) if catalog else None
+
+    def _once(self, key: tuple[Any, ...], work_out: Callable[[], T]) -> T:
+        """What `work_out` gives, the first time and every other."""
+        if key not in self._kept:
+            self._kept[key] = work_out()
+        found: T = self._kept[key]
+        return found
 
     def order_fingerprint(self) -> str:
         """SHA-256 hex digest over the ids of the training examples in the order of the first epoch."""
-        return order_fingerprint(self.splits["train"].ids, (place for _, place in self._first_epoch()))
+        return self._once(
+            ("order", self.seed),
+            lambda: order_fingerprint(self.splits["train"].ids, (place for _, place in self._first_epoch())),
+        )
 
     def first_images_sha256(self, count: int = 8) -> str:
         """SHA-256 hex digest of the first images that training sees, decoded and augmented, with their targets."""
-        batch = self._dataset("train", shuffle=True).__getitems__(
+        return self._once(("images", self.seed, count), lambda: self._first_images_sha256(count))
+
+    def _first_images_sha256(self, count: int) -> str:
+        batch = self.images("train", augmented=True).__getitems__(
             list(itertools.islice(self._first_epoch(), count))
         )
         images: torch.Tensor = self.augmented(batch)["image"]
@@ -134,7 +171,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Id and small picture of an example of a split; raises what decoding does, or DataError."""
         split = self.splits[name]
         index = int(split.indices[position])
-        return split.examples.ids[index], thumbnail(split.examples.image(index), side=side)
+        key = ("thumbnail", name, position, side)
+        picture = self._kept.get(key) or thumbnail(split.examples.image(index), side=side)
+        if len(self._kept) < _MOST_KEPT:
+            self._kept[key] = picture
+        return split.examples.ids[index], picture
 
     def warm(self, *, threads: int, test: bool) -> None:
         """Decode what training and evaluation will need and no run has decoded yet, as far as there is room.
@@ -161,8 +202,9 @@ class ImageDataModule(pl.LightningDataModule):
         batch = self.augmented(batch)
         return {**batch, "image": self.normalize(batch["image"])}
 
-    def _dataset(self, name: str, *, shuffle: bool) -> ImageDataset:
-        augmentation = self.augmentation if shuffle else None
+    def images(self, name: str, *, augmented: bool) -> ImageDataset:
+        """A split as the model is evaluated, or `augmented` as it is trained on."""
+        augmentation = self.augmentation if augmented else None
         form = augmentation.form if augmentation else self.evaluation
         split = self.splits[name]
         return ImageDataset(
@@ -200,7 +242,7 @@ class ImageDataModule(pl.LightningDataModule):
         return 1 / np.bincount(groups)[groups]
 
     def _loader(self, name: str, *, shuffle: bool) -> DataLoader[Batch]:
-        dataset = self._dataset(name, shuffle=shuffle)
+        dataset = self.images(name, augmented=shuffle)
         return DataLoader(
             dataset,
             batch_size=self.batch_size // self.world if shuffle else self.batch_size,

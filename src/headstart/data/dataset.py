@@ -46,9 +46,7 @@ class ImageDataset(Dataset[Batch]):
         self.digests = digests
         self.travels = travels
         """Whether crops go to another process or device: then they are packed."""
-        self._targets = torch.from_numpy(split.targets)
-        if self._targets.ndim == 2 or self._targets.is_floating_point():
-            self._targets = self._targets.float()
+        self._targets = targets_of(split)
         self._keys = keys_of(split.ids) if augmentation else None
 
     def __len__(self) -> int:
@@ -79,6 +77,12 @@ class ImageDataset(Dataset[Batch]):
         except BAD_IMAGE as error:
             where = self.split.examples.where(int(self.split.indices[position]))
             raise DataError(f"{where}: cannot be decoded any more ({error}).") from error
+
+
+def targets_of(split: Split) -> torch.Tensor:
+    """Targets of a split: (n,) int64 of classes, or (n, numbers) float32."""
+    targets = torch.from_numpy(split.targets)
+    return targets.float() if targets.ndim == 2 or targets.is_floating_point() else targets
 
 
 def as_it_is(batch: Any) -> Any:

@@ -26,13 +26,14 @@ def keys_of(ids: Iterable[str]) -> Keys:
 def uniforms(keys: Keys, *, seed: int, epoch: int, count: int) -> Draws:
     """(n, count) numbers in [0, 1), `count` for each key: splitmix64 (Steele, Lea and Flood 2014) from its hash."""
     start = np.full(1, derive(seed, "augment", epoch), dtype=np.uint64)
-    state = _mixed(keys ^ _mixed(start))
+    state = mixed(keys ^ mixed(start))
     steps = np.arange(1, count + 1, dtype=np.uint64) * _STEP
-    bits = _mixed(state[:, None] + steps) >> np.uint64(11)
+    bits = mixed(state[:, None] + steps) >> np.uint64(11)
     return bits.astype(np.float64) * 2.0**-53
 
 
-def _mixed(state: Keys) -> Keys:
+def mixed(state: Keys) -> Keys:
+    """(n,) other 64 bits for each: the finaliser of splitmix64, which maps no two to the same."""
     state = (state ^ (state >> np.uint64(30))) * _FIRST
     state = (state ^ (state >> np.uint64(27))) * _SECOND
     return state ^ (state >> np.uint64(31))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.caches import ABOUT, IMAGES, caches_of, mark_used, remove
+from headstart.caches import ABOUT, IMAGES, NoRoom, make_room, mark_used
 from headstart.data.decoded import Place, ShortDigests, build, places
 from headstart.data.forms import Form, Pixels, form_key
 from headstart.data.pictures import BAD_IMAGE
@@ -19,8 +18,6 @@ from headstart.errors import DataError
 from headstart.records.atomic import write_json
 
 _SAMPLE = 8
-_SPARE = 2**30
-"""Bytes that a build leaves on the disk."""
 
 
 def _to_stderr(text: str) -> None:
@@ -111,32 +108,22 @@ class ImageCache:
         chosen = np.linspace(0, len(missing) - 1, min(_SAMPLE, len(missing))).round().astype(int)
         sizes = [pixels.size for i in chosen if (pixels := decode(missing[int(i)])) is not None]
         needed = int(np.mean(sizes) * len(missing)) if sizes else 0
-        (self.root / IMAGES).mkdir(parents=True, exist_ok=True)
-        others = [cache for cache in caches_of(self.root / IMAGES) if cache.path != folder]
-        own = sum(file.stat().st_size for file in folder.glob("part-*")) if folder.is_dir() else 0
-        held = own + sum(cache.size for cache in others)
-        if own + needed > self.limit:
-            self.say(
-                f"data.cache_gb={self.limit / 1e9:g}: the decoded images would take {(own + needed) / 1e9:.1f} GB; "
-                "each is decoded anew in each epoch."
-            )
+        try:
+            return make_room(folder, needed=needed, limit=self.limit)
+        except NoRoom as lack:
+            if lack.reason == "limit":
+                self.say(
+                    f"data.cache_gb={self.limit / 1e9:g}: the decoded images would take {lack.size / 1e9:.1f} GB; "
+                    "each is decoded anew in each epoch."
+                )
+            elif lack.reason == "busy":
+                self.say(
+                    f"data.cache_gb={self.limit / 1e9:g}: the cache is full of images that others are decoding; "
+                    "each is decoded anew in each epoch."
+                )
+            else:
+                self.say(
+                    f"{self.root}: has no room for {needed / 1e9:.1f} GB of decoded images; each is decoded anew "
+                    "in each epoch."
+                )
             return None
-        for cache in sorted(others, key=lambda cache: cache.used):
-            free = shutil.disk_usage(self.root).free - _SPARE
-            if held + needed <= self.limit and needed <= free:
-                break
-            if remove(cache):
-                held -= cache.size
-        if held + needed > self.limit:
-            self.say(
-                f"data.cache_gb={self.limit / 1e9:g}: the cache is full of images that others are decoding; each "
-                "is decoded anew in each epoch."
-            )
-            return None
-        if needed > shutil.disk_usage(self.root).free - _SPARE:
-            self.say(
-                f"{self.root}: has no room for {needed / 1e9:.1f} GB of decoded images; each is decoded anew in "
-                "each epoch."
-            )
-            return None
-        return min(self.limit - held, shutil.disk_usage(self.root).free - _SPARE)

@@ -53,12 +53,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.epoch is None:
             return iter([(0, position) for position in range(self.length)])
         epoch = self.epoch()
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
-        if self.weights is None:
-            order: list[int] = torch.randperm(self.length, generator=generator).tolist()
-        else:
-            likely = torch.from_numpy(self.weights)
-            order = torch.multinomial(likely, self.length, replacement=True, generator=generator).tolist()
+        order: list[int] = self.order(epoch).tolist()
         if self.world > 1:
             order = [
                 position
@@ -66,6 +61,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
                 for position in self._share(order, start)
             ]
         return iter([(epoch, position) for position in order])
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """Positions in the order of an epoch, of all processes together: (length,)."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+        if self.weights is None:
+            return torch.randperm(self.length, generator=generator)
+        likely = torch.from_numpy(self.weights)
+        return torch.multinomial(likely, self.length, replacement=True, generator=generator)
 
     def _share(self, order: list[int], start: int) -> list[int]:
         """This process's share of the batch that begins at `start`."""

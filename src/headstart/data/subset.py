@@ -46,6 +46,13 @@ class Split:
                 )
         return picture
 
+    @property
+    def source_indices(self) -> npt.NDArray[np.int64]:
+        """The index of each in the source's own examples: the same in every subset."""
+        if not isinstance(self.examples, _Joined):
+            return self.indices
+        return np.array([index for _, index in self.places()], dtype=np.int64)
+
     def places(self) -> Iterator[tuple[Examples, int]]:
         """The source's own examples, and the index there of each of these."""
         for index in self.indices:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import torch
@@ -13,7 +13,7 @@ from headstart.errors import ConfigError
 from headstart.facts import InputSpec, LayerMap
 from headstart.models import timm_backbone, torchvision_backbone
 from headstart.models.heads import Units, build_head
-from headstart.models.layer_groups import backbone_groups, keep_first, layer_map, run_once
+from headstart.models.layer_groups import backbone_groups, keep_first, layer_map, run_once, with_head
 from headstart.models.loading import LoadReport, require_complete
 from headstart.models.weights import WeightsFile, read_for
 from headstart.seeds import derive
@@ -42,6 +42,8 @@ class Built:
     model: Classifier
     layers: LayerMap
     report: LoadReport | None
+    features: int = 0
+    """Width of the vectors that the head takes."""
 
 
 def full_name(name: str, *, library: str) -> str:
@@ -92,9 +94,30 @@ def build_classifier(
             fresh, _ = LIBRARIES[library].create(name, channels=channels, size=size, pool=head.pool, state=None)
             keep_first(first_k, backbone, fresh, groups, problem=problem)
             backbone = fresh
-        torch.manual_seed(derive(seed, "init", "head" if first_k is None else "fresh head"))
-        model = Classifier(backbone, build_head(head, features=features[0], outputs=classes, units=units))
-    return Built(model, layer_map(model, groups, order_problem=problem), report)
+        model = Classifier(
+            backbone,
+            _head(head, features=features[0], classes=classes, units=units, seed=seed, fresh=first_k is not None),
+        )
+    return Built(model, layer_map(model, groups, order_problem=problem), report, features[0])
+
+
+def on_same_backbone(
+    built: Built, *, head: HeadConfig, classes: int, units: Units | None, seed: int, first_k: int | None
+) -> Built:
+    """A model on the very backbone of `built`, with a head of its own: the values that it would have alone."""
+    with torch.random.fork_rng(devices=[]):
+        own = _head(
+            head, features=built.features, classes=classes, units=units, seed=seed, fresh=first_k is not None
+        )
+    model = Classifier(built.model.backbone, own)
+    return replace(built, model=model, layers=with_head(built.layers, own))
+
+
+def _head(
+    config: HeadConfig, *, features: int, classes: int, units: Units | None, seed: int, fresh: bool
+) -> nn.Sequential:
+    torch.manual_seed(derive(seed, "init", "fresh head" if fresh else "head"))
+    return build_head(config, features=features, outputs=classes, units=units)
 
 
 def _features(

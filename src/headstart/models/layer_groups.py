@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -51,6 +51,20 @@ def layer_map(model: nn.Module, groups: dict[str, str], *, order_problem: str) -
     of = {f"backbone.{key}": group for key, group in groups.items()}
     of |= {key: "head" for key, _ in _tensors(model) if key.startswith("head.")}
     return _mapped(model, of, order=[*dict.fromkeys(groups.values()), "head"], problem=order_problem)
+
+
+def with_head(layers: LayerMap, head: nn.Module) -> LayerMap:
+    """The map of a model that has another head on the same backbone."""
+    kinds = _kinds(head)
+    group = LayerGroup(
+        name="head",
+        parameters=tuple(
+            LayerParameter(f"head.{key}", p.numel(), kinds[key]) for key, p in head.named_parameters()
+        ),
+        buffers=tuple(f"head.{key}" for key, _ in head.named_buffers()),
+        batch_norms=sum(isinstance(module, _BatchNorm) for module in head.modules()),
+    )
+    return replace(layers, groups=(*layers.backbone, group))
 
 
 def keep_first(k: int, loaded: nn.Module, fresh: nn.Module, groups: dict[str, str], *, problem: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class WeightsFile:
     """Arm of the run it comes from, if it does."""
     revision: str | None = None
     """Commit of the hub's repository, or version of the package."""
+    frozen: Path | None = None
+    """Where `path` is of a run that trained its head alone: the file with all the rest."""
 
 
 def resolve_origin(origin: str, *, name: str, library: str) -> str:
@@ -66,7 +69,9 @@ def locate_weights(weights: WeightsConfig, *, name: str, library: str) -> Weight
             path = Path(weights.path).expanduser()
             if not path.is_file():
                 raise WeightsError(f"weights.path={weights.path}: there is no such file.")
-            return WeightsFile("file", path.name, path, sha256_of(path), f"weights.path={weights.path}")
+            frozen, digest = _frozen_beside(path)
+            said = f"weights.path={weights.path}"
+            return WeightsFile("file", path.name, path, digest, said, frozen=frozen)
         case RunConfig():
             return _from_run(weights.path)
     return None
@@ -74,7 +79,7 @@ def locate_weights(weights: WeightsConfig, *, name: str, library: str) -> Weight
 
 def read_for(weights: WeightsFile, *, name: str, library: str) -> dict[str, torch.Tensor]:
     """The tensors of a located file under the names that the backbone's library gives them."""
-    state = read_state(weights.path)
+    state = {**(read_state(weights.frozen) if weights.frozen else {}), **read_state(weights.path)}
     architecture = name.partition(".")[0]
     if weights.origin == "package":
         names = timm_backbone.key_names(architecture)
@@ -215,4 +220,14 @@ def _from_run(path: str) -> WeightsFile:
     file = folder / "checkpoints" / f"{tested}.safetensors"
     if not file.is_file():
         raise WeightsError(f"weights.path={path}: this run ({record.status}) kept no weights ({file.name}).")
-    return WeightsFile("run", record.id, file, sha256_of(file), f"weights.path={path}", arm=record.arm)
+    frozen, digest = _frozen_beside(file)
+    return WeightsFile("run", record.id, file, digest, f"weights.path={path}", arm=record.arm, frozen=frozen)
+
+
+def _frozen_beside(path: Path) -> tuple[Path | None, str]:
+    """The file that holds the rest of a model of which `path` holds the head alone, and the digest of both."""
+    frozen = path.with_name("frozen.safetensors")
+    if path.name not in ("best.safetensors", "last.safetensors") or not frozen.is_file():
+        return None, sha256_of(path)
+    both = f"{sha256_of(path)} {sha256_of(frozen)}"
+    return frozen, hashlib.sha256(both.encode()).hexdigest()

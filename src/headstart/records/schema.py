@@ -15,7 +15,7 @@ from headstart.records.migrate import SCHEMA_VERSION, migrated
 _GROUPS = ("backbone", "weights", "strategy", "head", "data", "trainer")
 _MAPPINGS = (
     "config", "seconds", "peak_memory", "metrics", "best", "confusion", "drift", "parameters", "weights", "data",
-    "environment", "determinism", "logger", "final_weights", "files",
+    "environment", "determinism", "logger", "final_weights", "files", "features",
 )  # fmt: skip
 _KINDS: dict[tuple[type, ...], tuple[str, ...]] = {
     (str,): (
@@ -76,6 +76,7 @@ class RunRecord:
     files: dict[str, str] = field(default_factory=dict)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:

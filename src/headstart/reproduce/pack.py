@@ -117,6 +117,9 @@ def _final_weights(folder: Path, tested: str, which: Which) -> Iterator[_Part]:
         if not path.is_file():
             raise RecordError(f"{folder}: kept no weights ({path.name}); pack it with --weights none.")
         yield _Part(f"checkpoints/{path.name}", path=path)
+    frozen = folder / "checkpoints" / "frozen.safetensors"
+    if wanted and frozen.is_file():
+        yield _Part(f"checkpoints/{frozen.name}", path=frozen)
 
 
 def _start_weights(path: Path, *, is_run: bool) -> Iterator[_Part]:
@@ -128,8 +131,10 @@ def _start_weights(path: Path, *, is_run: bool) -> Iterator[_Part]:
     record = read_record(path)
     yield _Part(f"{START}/{RECORD}", json.dumps(redacted(plain_json(record.to_dict())), allow_nan=False))
     tested = record.config["trainer"].get("checkpoint", "best")
-    file = path / "checkpoints" / f"{tested}.safetensors"
-    yield _Part(f"{START}/checkpoints/{file.name}", path=file)
+    for name in (tested, "frozen"):
+        file = path / "checkpoints" / f"{name}.safetensors"
+        if name == tested or file.is_file():
+            yield _Part(f"{START}/checkpoints/{file.name}", path=file)
 
 
 def _readme(record: RunRecord) -> str:

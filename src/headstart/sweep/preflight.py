@@ -101,7 +101,7 @@ def _check(
     asked: list[tuple[dict[str, Any], int | None]], pipe: Connection, measure: float, gpu_elsewhere: bool
 ) -> None:
     """In its own process: prepare each, and send back what was found, or what is wrong with it."""
-    from headstart.experiment import time_step
+    from headstart.assembly import time_step
     from headstart.preparation import Rehearsal, prepare
     from headstart.resolve import gpu_count
 

@@ -47,6 +47,19 @@ def moved_since(start: Start, model: Classifier) -> dict[str, Any]:
     }
 
 
+def unmoved(features: torch.Tensor) -> dict[str, Any]:
+    """What the record says where nothing has moved: of the features (n, width) of validation images at any time."""
+    began = time.monotonic()
+    same = features.double().cpu()
+    return {
+        "linear_cka": linear_cka(same, same),
+        "linear_cka_debiased": debiased_linear_cka(same, same),
+        "images": len(same),
+        "split": "val",
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
 @torch.no_grad()
 def features_of(model: Classifier, images: torch.Tensor, *, device: str) -> torch.Tensor:
     """Features (n, width) that the head sees, in float64 on the CPU; the model's mode is left as it was.

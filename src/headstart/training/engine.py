@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.strategies import DDPStrategy
 
-from headstart.config.checks import lower_is_better
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunFailed
 from headstart.strategies.additions import fold
@@ -27,12 +20,10 @@ from headstart.training.checkpoints import (
     LAST,
     RESUME,
     BestWeights,
-    WholeCheckpoints,
     load_weights,
     read_checkpoint,
     save_weights,
 )
-from headstart.training.distributed import rank_of
 from headstart.training.drift import moved_since, start_of
 from headstart.training.history import History
 from headstart.training.loggers import RunLogger
@@ -40,41 +31,7 @@ from headstart.training.metrics import THRESHOLD
 from headstart.training.module import TransferModule
 from headstart.training.progress import ProgressReport
 from headstart.training.stopping import PatientInLastPhase, Pruning
-
-_EXPECTED_WARNINGS = (
-    ".*does not have many workers.*",  # on a CPU none is what is fastest
-    ".*The number of training batches.*",  # about Lightning's own logging interval, which is not used
-    ".*Checkpoint directory .* exists and is not empty.*",  # after a resume it is
-    ".*Detected call of `lr_scheduler.step\\(\\)` before.*",  # float16 may skip the first update
-    ".*isinstance\\(treespec, LeafSpec\\).*",  # inside Lightning
-    ".*GPU available but not used.*",
-    ".*The `srun` command is available.*",
-    ".*Trying to infer the `batch_size`.*",
-    ".*It is recommended to use `.*sync_dist=True.*",  # each process has scored the whole split
-    ".*find_unused_parameters=True was specified.*",  # it is right in some phases only
-)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a run trains."""
-
-    total_steps: int
-    steps_per_epoch: int
-    max_time: str | None = None
-    patience: int | None = None
-    patient_from: int = 0
-    """The step from which patience counts: that at which the last phase begins."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run trains on, and how exactly."""
-
-    accelerator: str
-    devices: int
-    precision: str
-    deterministic: bool
+from headstart.training.trainer import Budget, Machine, alone, build_trainer, quiet, stopping
 
 
 @dataclass(frozen=True)
@@ -130,16 +87,16 @@ def fit(
         steps_per_epoch=budget.steps_per_epoch,
         monitor=monitor.replace("val/", f"{module.validation}/"),
     )
-    stopping = _stopping(folder, budget, monitor=monitor)
+    ends = stopping(folder, budget, monitor=monitor)
     chooses = module.validation == "val"
-    callbacks: list[pl.Callback] = [history, *([best] if chooses else []), report, *stopping]
+    callbacks: list[pl.Callback] = [history, *([best] if chooses else []), report, *ends]
     if prune is not None:
         callbacks.append(Pruning(prune))
     checkpoint = folder / FOLDER / RESUME
     state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
     start = start_of(module.model, data, gpu=machine.accelerator == "gpu") if drift else None
     began = time.monotonic()
-    with _quiet():
+    with quiet():
         if state:
             history.restore(int(state["global_step"]))
         if state and _has_ended(state, budget):  # Lightning would train on, or fail, from its own last step
@@ -148,9 +105,7 @@ def fit(
             steps = int(state["global_step"])
             early = bool(_state_of(state, PatientInLastPhase).get("stopped_epoch"))
         else:
-            trainer = _trainer(
-                data, budget, machine, callbacks, gradient_clip_val, several_phases=len(module.plan.phases) > 1
-            )
+            trainer = build_trainer(data, budget, machine, callbacks, gradient_clip_val)
             trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if state else None, weights_only=True)
             module.stop_if_diverged()
             steps = trainer.global_step
@@ -158,10 +113,12 @@ def fit(
             if not steps:
                 raise RunFailed("trainer.max_time ended before the first step; allow more time.")
             if history.last_step < steps:  # stopped inside an epoch
-                _alone(trainer, data, budget, machine, callbacks).validate(module, datamodule=data, verbose=False)
+                alone(trainer, data, budget, machine, callbacks).validate(module, datamodule=data, verbose=False)
         fit_seconds = history.seconds_before + time.monotonic() - began
 
         began = time.monotonic()
+        if module.average is not None:
+            module.average.settle(module.model)
         save_weights(folder / FOLDER / LAST, module.model)
         fold(module.model)
         if tested == "best":
@@ -170,7 +127,7 @@ def fit(
         row = next(row for row in history.rows if row["step"] == tested_step)
         module.threshold = row.get(THRESHOLD, module.threshold)
         if test:
-            _alone(None, data, budget, machine, []).test(module, datamodule=data, verbose=False)
+            alone(None, data, budget, machine, []).test(module, datamodule=data, verbose=False)
         test_seconds = time.monotonic() - began
         moved = moved_since(start, module.model) if start else {}
 
@@ -208,97 +165,10 @@ def fit_along(
     state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
     if state and _has_ended(state, budget):
         return
-    with _quiet():
-        callbacks = _stopping(folder, budget, monitor=monitor)
-        trainer = _trainer(
-            data, budget, machine, callbacks, gradient_clip_val, several_phases=len(module.plan.phases) > 1
-        )
+    with quiet():
+        callbacks = stopping(folder, budget, monitor=monitor)
+        trainer = build_trainer(data, budget, machine, callbacks, gradient_clip_val)
         trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if state else None, weights_only=True)
-
-
-def _stopping(folder: Path, budget: Budget, *, monitor: str) -> list[pl.Callback]:
-    """What every process has: early stopping, where it is asked for, and the checkpoint of each epoch."""
-    callbacks: list[pl.Callback] = []
-    if budget.patience is not None:
-        mode = "min" if lower_is_better(monitor) else "max"
-        callbacks.append(
-            PatientInLastPhase(
-                monitor,
-                mode=mode,
-                patience=budget.patience,
-                check_finite=False,
-                begins=budget.patient_from,
-            )
-        )
-    callbacks.append(
-        ModelCheckpoint(
-            dirpath=folder / FOLDER,
-            filename=Path(RESUME).stem,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-    )
-    return callbacks
-
-
-def _trainer(
-    data: ImageDataModule,
-    budget: Budget,
-    machine: Machine,
-    callbacks: list[pl.Callback],
-    gradient_clip_val: float | None,
-    *,
-    several_phases: bool,
-) -> pl.Trainer:
-    """Lightning's trainer, with all that it would do by itself switched off."""
-    rank, world = rank_of() if machine.devices > 1 else (0, 1)
-    data.rank = rank
-    trainer = pl.Trainer(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        # a phase leaves out parameters that another trains
-        strategy=DDPStrategy(find_unused_parameters=several_phases) if world > 1 else "auto",
-        precision=machine.precision,  # type: ignore[arg-type]
-        deterministic=machine.deterministic,
-        gradient_clip_val=gradient_clip_val,
-        max_steps=budget.total_steps,
-        max_epochs=-1,
-        max_time=budget.max_time,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        # or Lightning takes charge of a SLURM job's signals
-        plugins=[LightningEnvironment(), WholeCheckpoints()],
-    )
-    data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
-    return trainer
-
-
-def _alone(
-    trainer: pl.Trainer | None,
-    data: ImageDataModule,
-    budget: Budget,
-    machine: Machine,
-    callbacks: list[pl.Callback],
-) -> pl.Trainer:
-    """What evaluates in this process alone: `trainer` itself where it trained alone."""
-    if trainer is not None and machine.devices == 1:
-        return trainer
-    return _trainer(data, budget, replace(machine, devices=1), callbacks, None, several_phases=False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Lightning says of things that are meant."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        yield
 
 
 def finish_checkpoints(folder: Path) -> None:

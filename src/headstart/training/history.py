@@ -58,7 +58,7 @@ class History(pl.Callback):
         """Hand a single step to the loggers, now and then: reading the loss waits for the device."""
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             assert isinstance(pl_module, TransferModule)
-            row: dict[str, Any] = {"step": trainer.global_step, "train/step_loss": float(outputs["loss"])}
+            row: dict[str, Any] = {"step": trainer.global_step, "train/step_loss": float(pl_module.step_loss)}
             row |= {f"lr/{group}": rate for group, rate in pl_module.rates.items()}
             for logger in self.loggers:
                 logger.step(row)

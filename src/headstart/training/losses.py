@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,17 @@ from headstart.facts import DataFacts
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Scores (n, outputs) and targets -> the mean loss, a scalar."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A loss before its mean: each example's own, and the weight that it has in the mean."""
+
+    each: Loss
+    """Scores (n, outputs) and targets -> (n,)."""
+    weight: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """Targets -> (n,), by whose sum the mean divides; None where that is the number of examples."""
+
 
 LOSSES = {
     "multiclass": ("cross_entropy", "focal"),
@@ -32,7 +43,11 @@ _WORDS = {
 GAMMA = 2.0
 """Of the focal loss, where nothing is said (Lin et al. 2017, section 4.1)."""
 _TINY = 1e-8
-_OF_NUMBERS: dict[str, Loss] = {"mse": F.mse_loss, "mae": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
+_OF_NUMBERS: dict[str, Callable[..., torch.Tensor]] = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "smooth_l1": F.smooth_l1_loss,
+}
 
 
 def resolve_loss(config: LossConfig, facts: DataFacts) -> LossConfig:
@@ -76,6 +91,41 @@ def build_loss(config: LossConfig, facts: DataFacts) -> Loss:
     return of_classes
 
 
+def build_terms(config: LossConfig, facts: DataFacts) -> Terms:
+    """What `build_loss` is the mean of: the sum of its terms by the sum of their weights."""
+    config = resolve_loss(config, facts)
+    if facts.task == "regression":
+        of_numbers = _of_numbers(config.name, facts, reduction="none")
+        return Terms(lambda scores, targets: of_numbers(scores, targets).mean(dim=1))
+    weights = class_weights(config.class_weights, facts)
+    gamma, smoothing = config.gamma, config.label_smoothing
+    if facts.task == "multilabel":
+        of_labels = _of_labels(weights, gamma=gamma, smoothing=smoothing, reduction="none")
+        return Terms(lambda scores, targets: of_labels(scores, targets).mean(dim=1))
+
+    def of_classes(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        scores = scores.float()
+        if facts.task == "binary":
+            scores = two_columns(scores)
+        weight = _on(weights, scores)
+        if gamma is None:
+            return F.cross_entropy(scores, targets, weight=weight, label_smoothing=smoothing, reduction="none")
+        each = focal_terms(scores, targets, gamma=gamma)
+        return each if weight is None else weight[targets] * each
+
+    def weight_of(targets: torch.Tensor) -> torch.Tensor:
+        assert weights is not None
+        return weights.to(targets.device)[targets]
+
+    return Terms(of_classes, None if weights is None else weight_of)
+
+
+def build_weigh(config: LossConfig, facts: DataFacts) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What the mean of the loss over some targets divides by: the sum of their weights; None: their number."""
+    weights = class_weights(config.class_weights, facts) if facts.task in ("multiclass", "binary") else None
+    return None if weights is None else lambda targets: weights.to(targets.device)[targets].sum()
+
+
 def two_columns(scores: torch.Tensor) -> torch.Tensor:
     """Scores (n, 1) of the positive class -> (n, 2): their softmax is (1 - sigmoid, sigmoid).
 
@@ -91,18 +141,27 @@ def focal(
 
     `weight` (classes,) is alpha; the mean is over its sum in the batch.
     """
-    own = scores.log_softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
-    each = -_power(-torch.expm1(own), gamma) * own
+    each = focal_terms(scores, targets, gamma=gamma)
     if weight is None:
         return each.mean()
     alpha = weight[targets]
     return (alpha * each).sum() / alpha.sum()
 
 
-def _of_labels(weights: torch.Tensor | None, *, gamma: float | None, smoothing: float) -> Loss:
+def focal_terms(scores: torch.Tensor, targets: torch.Tensor, *, gamma: float) -> torch.Tensor:
+    """(n,) the focal loss of each example, without alpha."""
+    own = scores.log_softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
+    return -_power(-torch.expm1(own), gamma) * own
+
+
+def _of_labels(
+    weights: torch.Tensor | None, *, gamma: float | None, smoothing: float, reduction: str = "mean"
+) -> Loss:
     def cross_entropy(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         smooth = targets * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(scores.float(), smooth, pos_weight=_on(weights, scores))
+        return F.binary_cross_entropy_with_logits(
+            scores.float(), smooth, pos_weight=_on(weights, scores), reduction=reduction
+        )
 
     def focal_loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Each label by itself; the weight of its positives is alpha / (1 - alpha)."""
@@ -110,7 +169,8 @@ def _of_labels(weights: torch.Tensor | None, *, gamma: float | None, smoothing: 
         scores, alpha = scores.float(), _on(weights, scores)
         there = -targets * _power(torch.sigmoid(-scores), gamma) * F.logsigmoid(scores)
         absent = -(1 - targets) * _power(torch.sigmoid(scores), gamma) * F.logsigmoid(-scores)
-        return ((there if alpha is None else alpha * there) + absent).mean()
+        both = (there if alpha is None else alpha * there) + absent
+        return both.mean() if reduction == "mean" else both
 
     return cross_entropy if gamma is None else focal_loss
 
@@ -120,14 +180,14 @@ def _power(base: torch.Tensor, gamma: float) -> torch.Tensor:
     return base.clamp(min=_TINY) ** gamma
 
 
-def _of_numbers(name: str, facts: DataFacts) -> Loss:
+def _of_numbers(name: str, facts: DataFacts, *, reduction: str = "mean") -> Loss:
     """Of the differences in standard deviations of the training targets: several numbers count alike."""
     std = torch.tensor(facts.target_std)
     loss = _OF_NUMBERS[name]
 
     def standardised(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         differences = (scores.float() - targets) / std.to(scores.device)
-        return loss(differences, torch.zeros_like(differences))
+        return loss(differences, torch.zeros_like(differences), reduction=reduction)
 
     return standardised
 

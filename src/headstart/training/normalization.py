@@ -72,12 +72,12 @@ def _norms_in_training(model: nn.Module, layers: LayerMap, phase: Phase) -> list
     return found
 
 
-def leave_statistics(module: nn.Module) -> list[RemovableHandle]:
-    """Have a normalisation work on copies of its running statistics, so that these keep their bits."""
+def leave_statistics(module: nn.Module, *, when: Callable[[], bool] = lambda: True) -> list[RemovableHandle]:
+    """Have a normalisation work on copies of its running statistics `when` asked, so that these keep their bits."""
     kept: dict[str, torch.Tensor] = {}
 
     def before(module: nn.Module, inputs: Any) -> None:
-        if module.training:
+        if module.training and when():
             for name, buffer in module.named_buffers(recurse=False):
                 kept[name] = buffer
                 module._buffers[name] = buffer.clone()
@@ -86,7 +86,11 @@ def leave_statistics(module: nn.Module) -> list[RemovableHandle]:
         for name in list(kept):
             module._buffers[name] = kept.pop(name)
 
-    return [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]
+    return [
+        module.register_forward_pre_hook(before),
+        # the last to put copies in place is the first to take them away
+        module.register_forward_hook(after, prepend=True, always_call=True),
+    ]
 
 
 class StochasticNorm:

@@ -49,12 +49,16 @@ def build_optimizer(
     for name, module in extra:
         add(name, [p for p in module.parameters() if p.ndim > 1], config.weight_decay if decay else 0.0)
         add(f"{name}/1d", [p for p in module.parameters() if p.ndim <= 1], 0.0)
+    fused = True if config.fused else None
     match config:
         case SGDConfig():
-            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+            return torch.optim.SGD(
+                groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused
+            )
         case AdamConfig():
             cls = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-            return cls(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps)
+            betas = (config.betas[0], config.betas[1])
+            return cls(groups, lr=config.lr, betas=betas, eps=config.eps, fused=fused)
     raise AssertionError(f"no optimiser {config.name}")
 
 
@@ -100,18 +104,22 @@ def build_scheduler(
     return LambdaLR(optimizer, [rate(group["name"]) for group in optimizer.param_groups])
 
 
-def rates_of(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The rate in use, per layer group; where each tensor has its own, their mean over the group's numbers."""
+def rates_of(optimizer: torch.optim.Optimizer, rates_in_use: Sequence[float] | None = None) -> dict[str, float]:
+    """The rate in use, per layer group; where each tensor has its own, their mean over the group's numbers.
+
+    `rates_in_use` are those of the optimiser's groups, where that is not what they have now.
+    """
+    in_use = rates_in_use or [group["lr"] for group in optimizer.param_groups]
     sums: dict[str, float] = {}
     sizes: dict[str, int] = {}
     rates: dict[str, float] = {}
-    for group in optimizer.param_groups:
+    for group, rate in zip(optimizer.param_groups, in_use, strict=True):
         name = layer_of(group["name"])
         if ":" not in group["name"]:
-            rates[name] = float(group["lr"])
+            rates[name] = float(rate)
             continue
         size = sum(p.numel() for p in group["params"])
-        sums[name] = sums.get(name, 0.0) + float(group["lr"]) * size
+        sums[name] = sums.get(name, 0.0) + float(rate) * size
         sizes[name] = sizes.get(name, 0) + size
         rates[name] = sums[name] / sizes[name]
     return rates

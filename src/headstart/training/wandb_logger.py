@@ -46,6 +46,7 @@ class WandbLogger:
         plain: Row,
         about: Row,
         offline: bool = False,
+        again: bool = False,
     ) -> None:
         import wandb
 
@@ -98,6 +99,8 @@ class WandbLogger:
             self.run = start(mode)
         self.mode = mode
         self.unsent = ""
+        self._known: int = self.run.step if again and self.resumed else 0
+        """Rows to come that W&B has already: a run that begins again has the same ones again."""
         for metric in ("train/*", "val/*", "lr/*"):
             self.run.define_metric(metric, step_metric="trainer/step")
 
@@ -110,6 +113,9 @@ class WandbLogger:
         self._log(row)
 
     def _log(self, row: Row) -> None:
+        if self._known:
+            self._known -= 1
+            return
         self.run.log({("trainer/step" if key == "step" else key): value for key, value in row.items()})
 
     def replay(self, rows: Sequence[Row]) -> None:
@@ -120,6 +126,11 @@ class WandbLogger:
         if self.resumed and not self.run.step:
             for row in rows:
                 self._log(row)
+
+    def whole(self, rows: Sequence[Row]) -> None:
+        """Send all rows of a training that is over."""
+        for row in rows:
+            self._log(row)
 
     @staticmethod
     def summary_of(record: RunRecord) -> Row:

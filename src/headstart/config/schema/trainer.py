@@ -36,6 +36,39 @@ class TrainerConfig:
     gradient_clip_val: float | None = option(
         None, "Largest norm of the whole gradient.", above=0, auto="no clipping"
     )
+    micro_batch_size: int | None = option(
+        None,
+        "Images that go through the model at once: a larger batch is made of several such, whose gradients are "
+        "added up, so that steps and rates stay those of data.batch_size with a small batch's memory. Batch "
+        "normalisation sees each by itself, and mixup, CutMix and dropout draw anew for each.",
+        least=1,
+        auto="whole batches",
+    )
+    grad_checkpointing: bool = option(
+        False,
+        "Keep the backbone's activations at a few places alone and compute the others again where the gradient "
+        "needs them: less memory for about a third more time. For models of timm that have it.",
+    )
+    channels_last: bool | None = option(
+        None,
+        "Keep images and kernels with the channels last in memory, which is faster for some backbones and slower "
+        "for others; other last bits.",
+        auto="measured at the start of a run of 200 steps or more, and kept in `measured`; else not",
+    )
+    compile: str = option(
+        "none",
+        "torch.compile of the backbone, in this mode; it takes a minute before the first step and pays on long "
+        "runs. Batches of another size than most, as the last of an epoch, run as they are.",
+        choices=("none", "default", "reduce-overhead", "max-autotune"),
+    )
+    ema_decay: float | None = option(
+        None,
+        "Validate, keep and test a moving average of the weights: average = d x average + (1 - d) x weights after "
+        "each step, with d = min(ema_decay, (1 + t) / (10 + t)) in step t, from 0, of a layer group's training.",
+        above=0,
+        below=1,
+        auto="the weights themselves",
+    )
     monitor: str = option(
         "auto",
         "Validation metric that chooses the checkpoint and stops early; `auto` is val/accuracy_micro, "

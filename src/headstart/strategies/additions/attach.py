@@ -28,6 +28,11 @@ _ATTACH: dict[type, Callable[[nn.Module, Any], None]] = {
 }
 
 
+def attaches(config: StrategyConfig) -> bool:
+    """Whether a strategy puts something into the backbone."""
+    return type(config) in _ATTACH or isinstance(config, LoraConfig)
+
+
 def attach(
     config: StrategyConfig, model: Classifier, layers: LayerMap, *, shape: tuple[int, int, int], seed: int
 ) -> LayerMap:
@@ -36,9 +41,9 @@ def attach(
     `shape` is that of an image: (channels, height, width). Initial values are drawn from `seed` and no other random
     state is touched. Raises ConfigError where the backbone has no place for it.
     """
-    put = _ATTACH.get(type(config))
-    if put is None and not isinstance(config, LoraConfig):
+    if not attaches(config):
         return layers
+    put = _ATTACH.get(type(config))
     before = census(model, layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init", "additions"))

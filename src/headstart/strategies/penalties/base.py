@@ -65,6 +65,9 @@ class Penalty(nn.Module):
     def begin(self, batches: Batches) -> None:
         """Learn what must be known before the first step; not called again on a resume."""
 
+    def forget(self) -> None:
+        """Let go of what was kept of a step's activations."""
+
     def forward(self, step: Step) -> torch.Tensor:
         """The penalty, a scalar."""
         raise NotImplementedError

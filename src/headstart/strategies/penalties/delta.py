@@ -73,6 +73,10 @@ class Delta(Penalty):
         (reference,) = self._reference
         return reference.to(self.get_buffer("weights_0").device)
 
+    def forget(self) -> None:
+        """Let go of the last step's feature maps."""
+        self._now.last = {}
+
     def forward(self, step: Step) -> torch.Tensor:
         """The penalty, a scalar."""
         (reference,) = self._reference
@@ -89,7 +93,7 @@ class Delta(Penalty):
                 channels = away.shape[axis]
                 scale = channels / (away[0].numel() / channels)
             total = total + scale * (per_channel * self.get_buffer(f"weights_{i}")).sum()
-        self._now.last = {}
+        self.forget()
         return self.config.strength / 2 * total / len(step.images) + self.config.beta / 2 * squared_norm(self._head)
 
 
