@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from headstart.config.schema.head import LinearHeadConfig
+from headstart.facts import LayerGroup, LayerMap, LayerParameter
 from headstart.features.cut import NoCut, find_cut
 from headstart.features.prefix import cut_of, that_fit
 from headstart.models.classifier import Built, build_classifier, full_name
@@ -90,6 +91,39 @@ def test_what_trained_before_is_not_below() -> None:
     assert cut_of(built.model.backbone, built.layers, later, 1, shape=(3, 32, 32)).name == "layer1"
     with pytest.raises(NoCut, match="no layer group stays frozen from the start"):
         cut_of(built.model.backbone, built.layers, training_from(built, 2, before=0), 1, shape=(3, 32, 32))
+
+
+class Turned(nn.Module):
+    """Angles that lie beside the layers, in the last group, and turn what all of them give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high, self.angles = nn.Linear(4, 4), nn.Linear(4, 4), nn.Module()
+        self.norm = nn.BatchNorm1d(4, affine=False)
+        self.angles.register_buffer("table", torch.rand(4))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.low(images.mean(dim=(1, 2))) * self.angles.table
+        features: torch.Tensor = self.high(self.norm(x) * self.angles.table)
+        return features
+
+
+def test_constants_of_a_group_that_trains_are_no_obstacle_and_statistics_are() -> None:
+    def parameters(name: str) -> tuple[LayerParameter, ...]:
+        return (LayerParameter(f"backbone.{name}.weight", 16), LayerParameter(f"backbone.{name}.bias", 4, "bias"))
+
+    statistics = tuple(f"backbone.norm.{key}" for key in ("running_mean", "running_var", "num_batches_tracked"))
+    groups = (
+        LayerGroup("stem", parameters("low"), ()),
+        LayerGroup("neck", parameters("high"), ("backbone.angles.table", *statistics)),
+        LayerGroup("head", (), ()),
+    )
+    plan = TrainingPlan((Phase(0, {"neck": 1.0, "head": 1.0}),))
+    model = Turned()
+    cut = cut_of(model, LayerMap(groups), plan, 0, shape=(3, 4, 4))
+    assert cut.shape == (4,)
+    images = torch.rand(6, 3, 4, 4)
+    assert torch.equal(cut.below(images), model.low(images.mean(dim=(1, 2))) * model.angles.table)
 
 
 def test_a_backbone_that_is_frozen_whole_is_cut_above() -> None:

@@ -51,6 +51,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def without_and_with(run_tiny: RunTiny, *words: str) -> tuple[RunRecord, RunRecord]:
     """Run both ways and compare all that came out."""
+    words = ("optimizer=sgd", *words)  # Adam makes steps of the rounding of small gradients
     plain_folder, plain = run_tiny("features.prefix=false", *words)
     folder, record = run_tiny("features.prefix=true", "features.batch_size=16", *words)
     before = prepare(tiny_config(*words)).built
@@ -68,11 +69,15 @@ def without_and_with(run_tiny: RunTiny, *words: str) -> tuple[RunRecord, RunReco
 @pytest.mark.parametrize(
     ("words", "cuts"),
     [
-        (LAST, ["layer3"]),
+        pytest.param(LAST, ["layer3"], marks=pytest.mark.slow),
         ((*LAST, "trainer.ema_decay=0.9", "trainer.micro_batch_size=13", "regularizer=[bss]"), ["layer3"]),
-        ((*LAST, "backbone.name=test_vit", "data.image_size=160", "data.train_size=40"), ["blocks.4"]),
+        pytest.param(
+            (*LAST, "backbone.name=test_vit", "data.image_size=160", "data.train_size=40"),
+            ["blocks.4"],
+            marks=pytest.mark.slow,
+        ),
         (THREE, ["features", "layer3", "layer2"]),
-        (("strategy=lp_ft", "trainer.max_epochs=2"), ["features"]),
+        pytest.param(("strategy=lp_ft", "trainer.max_epochs=2"), ["features"], marks=pytest.mark.slow),
     ],
     ids=["last_k", "last_k with all the rest", "last_k of a vit", "gradual", "lp_ft"],
 )
@@ -113,23 +118,21 @@ def test_no_image_is_loaded(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch) 
     assert record.features["prefix"]["layer3"]["rows"]["computed"] == 0
 
 
-def test_a_resumed_run_goes_on_as_it_was(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", [pytest.param(5, marks=pytest.mark.slow), 8])
+def test_a_resumed_run_goes_on_as_it_was(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     words = ("features.prefix=true", "head.dropout=0.2", "data.train_size=66", *THREE)
     unbroken = run_tiny(*words)
-    for at in (5, 8):
-        folder = interrupted(at, monkeypatch, *words)
-        assert_same(folder, resume(folder), unbroken)
+    folder = interrupted(at, monkeypatch, *words)
+    assert_same(folder, resume(folder), unbroken)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("data.augment=light",), "data.augment=light draws anew in every epoch"),
-        (("data.augment=light", "features.views=2"), "data.augment=light draws anew in every epoch"),
         (("data.mixup_alpha=0.2",), "data.mixup_alpha=0.2 mixes images anew in every step"),
         (("trainer.devices=2", "trainer.threads=2"), "trainer.devices=2 trains in several processes"),
         (("trainer.grad_checkpointing=true",), "trainer.grad_checkpointing=true computes the backbone's layers"),
-        (("features.use=false",), "features.use=false computes everything in every epoch"),
         (("strategy=full",), "test_resnet.r160_in1k has no cut: no layer group stays frozen"),
         (
             ("features.cache_gb=0.0001",),
