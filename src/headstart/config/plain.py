@@ -146,7 +146,7 @@ def _scalars() -> type:
 
 def _default_of(field: dataclasses.Field[Any]) -> Any:
     if field.default is dataclasses.MISSING:
-        return dataclasses.field(default_factory=field.default_factory)  # type: ignore[arg-type]
+        return dataclasses.field(default_factory=field.default_factory)
     return dataclasses.field(default=field.default)
 
 
