@@ -6,8 +6,8 @@ import time
 
 import torch
 
+from headstart.config.measured import channels_last_of
 from headstart.config.schema.root import Config
-from headstart.measuring import CHANNELS_LAST
 from headstart.preparation import Prepared
 from headstart.shortcuts import shortcut_of
 from headstart.training.losses import build_loss, build_weigh
@@ -62,11 +62,11 @@ def module_of(prepared: Prepared) -> TransferModule:
 
 def computation_of(config: Config) -> Computation:
     """How a resolved config has its steps computed."""
-    trainer, chosen = config.trainer, bool(config.measured.get(CHANNELS_LAST))
+    trainer = config.trainer
     return Computation(
         batch_size=config.data.batch_size // trainer.devices,
         micro_batch_size=trainer.micro_batch_size,
-        channels_last=chosen if trainer.channels_last is None else trainer.channels_last,
+        channels_last=channels_last_of(config),
         compile=trainer.compile,
         checkpointing=trainer.grad_checkpointing,
     )

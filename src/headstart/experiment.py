@@ -28,6 +28,7 @@ from headstart.lifecycle import (
     start_logger,
     write_result,
 )
+from headstart.measuring import measure
 from headstart.preparation import Prepared, Rehearsal, prepare
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, write_record
@@ -77,7 +78,7 @@ def run(
         raise ConfigError("this experiment is a sweep of several runs: add -m to run it.")
     began = time.monotonic()
     opened = open_run(
-        prepared or prepared_for(config),
+        measure(prepared or prepared_for(config)),
         began=began,
         command=command,
         launched_by=launched_by,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+from headstart.config.measured import CHANNELS_LAST
 from headstart.config.paths import cache_dir
 from headstart.preparation import Prepared
 from headstart.shortcuts import measure_prefix
 from headstart.training.memory_format import STEPS, channels_last_is_faster
-
-CHANNELS_LAST = "channels_last"
 
 
 def measure(prepared: Prepared) -> Prepared:

@@ -6,9 +6,11 @@ import hashlib
 import itertools
 import sys
 import traceback
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +23,9 @@ from headstart.data.pictures import BAD_IMAGE
 from headstart.environment import describe_determinism, describe_environment
 from headstart.errors import DataError, HeadstartError, RunPruned
 from headstart.preparation import Prepared
-from headstart.records.atomic import write_text
+from headstart.records.atomic import write_text, write_with
 from headstart.records.confusion import stored
-from headstart.records.examples import EXAMPLES, write_examples
+from headstart.records.examples import EXAMPLES, ExampleTable, write_examples
 from headstart.records.mistakes import errors_of
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, now, write_record
@@ -31,7 +33,7 @@ from headstart.records.tables import METRICS, PREDICTIONS, write_predictions
 from headstart.records.thumbnails import THUMBNAILS, write_thumbnails
 from headstart.redaction import redact
 from headstart.source_code import patch
-from headstart.training.checkpoints import state_sha256, weights_sha256
+from headstart.training.checkpoints import digest_of, state_sha256, weights_sha256
 from headstart.training.engine import Fitted
 from headstart.training.metrics import DEFAULT_THRESHOLD, confusion, predicted_of, probabilities_of
 from headstart.training.mistakes import choose_mistakes
@@ -104,7 +106,7 @@ def describe_run(
             "name": weights.name if weights else None,
             "file_sha256": sha256,
             "revision": weights.revision if weights else None,
-            "initial_sha256": state_sha256(prepared.built.model.state_dict()),
+            "initial_sha256": _initial_sha256(prepared),
             "matched": report.matched if report else 0,
             "missing": list(report.missing) if report else [],
             "unexpected": list(report.unexpected) if report else [],
@@ -139,13 +141,47 @@ def write_inputs(folder: Path, prepared: Prepared) -> None:
     """Write what a record cannot hold of what went in: every example, and what was changed in the code."""
     table = prepared.data.examples()
     if table is not None:
-        write_examples(folder / EXAMPLES, table)
+        _write_table(folder / EXAMPLES, table)
     if text := patch():
         kept = folder / PATCH
         if kept.is_file() and kept.read_text(encoding="utf-8", errors="replace") != text:
             # of before it was resumed
             kept.rename(next(p for i in itertools.count(1) if not (p := folder / f"code-{i}.patch").exists()))
         write_text(kept, text)
+
+
+_files: dict[int, bytes] = {}
+"""The file of each table that is still in use: of many runs on the same splits it is the same."""
+
+
+def _write_table(path: Path, table: ExampleTable) -> None:
+    known = _files.get(id(table))
+    if known is not None:
+
+        def write(temporary: Path) -> None:
+            temporary.write_bytes(known)
+
+        write_with(path, write)
+        return
+    write_examples(path, table)
+    _files[id(table)] = path.read_bytes()
+    weakref.finalize(table, _files.pop, id(table), None)
+
+
+_digests: weakref.WeakKeyDictionary[torch.nn.Module, Any] = weakref.WeakKeyDictionary()
+"""What `state_sha256` has come to behind a backbone that never trains."""
+
+
+def _initial_sha256(prepared: Prepared) -> str:
+    """`state_sha256` of the whole model; of runs that share a frozen backbone this is read once."""
+    model = prepared.built.model
+    if not prepared.together:
+        return state_sha256(model.state_dict())
+    if model.backbone not in _digests:
+        state = model.backbone.state_dict()
+        _digests[model.backbone] = digest_of({f"backbone.{name}": value for name, value in state.items()})
+    head = {f"head.{name}": value for name, value in model.head.state_dict().items()}
+    return str(digest_of(head, after=_digests[model.backbone]).hexdigest())
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from headstart.config.checks import MAIN_METRIC, THRESHOLDED, check_mixup, metrics_of
+from headstart.config.head_checks import GRADIENT, check_solver_for, solver_of
 from headstart.config.paths import expanded
 from headstart.config.schema.data import CsvConfig, HuggingFaceConfig, ImageFolderConfig, TorchvisionConfig
+from headstart.config.schema.head import HeadConfig, LinearHeadConfig
 from headstart.config.schema.root import Config
 from headstart.config.schema.schedule import BitHyperRuleConfig
 from headstart.config.schema.weights import STAGE, FileConfig, PretrainedConfig, RunConfig
@@ -22,6 +25,11 @@ from headstart.training.losses import resolve_loss
 from headstart.training.schedules import bit_rule
 
 DEFAULT_EPOCHS = 10
+PENALTIES = {"lbfgs": (1e-6, 1e5, 45), "ridge": (1e-4, 1e6, 41)}
+"""Lowest, highest and how many; of lbfgs those of Kornblith et al. 2019 (SimCLR, appendix B.8)."""
+NEIGHBORS = (1, 5, 10, 20, 50, 100, 200)
+TEMPERATURE = 0.07
+"""Of Wu et al. 2018, and DINO's (Caron et al. 2021)."""
 
 
 def resolve(config: Config, *, gpu_elsewhere: bool = False) -> Config:
@@ -54,6 +62,7 @@ def resolve(config: Config, *, gpu_elsewhere: bool = False) -> Config:
         restart = "phase" if config.strategy.name == "lp_ft" else "run"
     return replace(
         config,
+        head=resolve_head(config.head),
         schedule=replace(config.schedule, restart=restart),
         backbone=replace(config.backbone, name=name),
         weights=weights,
@@ -99,9 +108,38 @@ def resolve_for_data(config: Config, facts: DataFacts) -> Config:
         trainer=trainer,
         data=replace(config.data, mixup_alpha=alpha or 0.0),
         loss=resolve_loss(config.loss, facts),
+        head=resolve_for_targets(config, facts),
     )
     check_mixup(resolved)
     return resolved
+
+
+def resolve_head(head: HeadConfig) -> HeadConfig:
+    """What a solver chooses among, as far as that does not depend on the data."""
+    if not isinstance(head, LinearHeadConfig):
+        return head
+    if head.solver in PENALTIES and head.penalties is None:
+        return replace(head, penalties=log_spaced(*PENALTIES[head.solver]))
+    if head.solver == "knn" and head.temperature is None:
+        return replace(head, temperature=TEMPERATURE)
+    return head
+
+
+def resolve_for_targets(config: Config, facts: DataFacts) -> HeadConfig:
+    """The head with what depends on the data; raises ConfigError where its solver does not fit them."""
+    # what is refitted on validation images is chosen without them
+    images = facts.sizes["train"] - (facts.sizes["val"] if config.data.refit_on_val else 0)
+    check_solver_for(config, facts.task, images=images)
+    head = config.head
+    if isinstance(head, LinearHeadConfig) and head.solver == "knn" and head.neighbors is None:
+        return replace(head, neighbors=[count for count in NEIGHBORS if count <= images])
+    return head
+
+
+def log_spaced(low: float, high: float, count: int) -> list[float]:
+    """`count` numbers from `low` to `high`, evenly spaced on a logarithmic scale."""
+    first, last = math.log10(low), math.log10(high)
+    return [10 ** (first + (last - first) * i / (count - 1)) for i in range(count)]
 
 
 def resolve_threshold(choice: Any, *, task: str, refit: bool) -> Any:
@@ -119,7 +157,9 @@ def resolve_threshold(choice: Any, *, task: str, refit: bool) -> Any:
 
 
 def resolve_epochs(config: Config) -> int | None:
-    """The budget in epochs, unless it is given in steps."""
+    """The budget in epochs, unless it is given in steps or the head is solved without any."""
+    if solver_of(config) != GRADIENT:
+        return None
     if config.trainer.max_steps is not None or isinstance(config.schedule, BitHyperRuleConfig):
         return config.trainer.max_epochs
     return config.trainer.max_epochs or DEFAULT_EPOCHS

@@ -8,13 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 
+from headstart.config.head_checks import GRADIENT, solver_of
 from headstart.config.paths import cache_dir
+from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.logger import SteppedConfig
 from headstart.features.bank import FeatureBank, open_bank
-from headstart.features.course import Course, HeadFit
+from headstart.features.course import Course, HeadFit, Solver
 from headstart.features.engine import fit_together
 from headstart.lifecycle import Opened, Result, end_badly, end_well, ended_by_sigterm, start_logger, write_result
 from headstart.preparation import Prepared
@@ -22,7 +25,7 @@ from headstart.records.store import write_record
 from headstart.strategies.plan import HEAD
 from headstart.training.checkpoints import save_frozen
 from headstart.training.engine import Fitted
-from headstart.training.losses import build_terms
+from headstart.training.losses import build_terms, class_weights
 
 
 def fit_heads(runs: Sequence[Opened]) -> list[Result]:
@@ -61,11 +64,12 @@ class _Group:
         """Fit them all."""
         config = self.runs[0].prepared.config
         ready, fits = [], []
+        seen: set[tuple[str, int | None]] = set()
         for place, run in enumerate(self.runs):
             try:
                 if self.live and start_logger(run) is not None:
                     write_record(run.folder, run.record)
-                run.record.seconds["decode"] = self._decode(run.prepared)
+                run.record.seconds["decode"] = self._decode(run.prepared, seen)
                 fits.append(_fit_of(run, live=self.live))
                 ready.append(place)
             except Exception as error:
@@ -78,27 +82,31 @@ class _Group:
             fits, self.bank, device=self.bank.device, progress=config.trainer.progress, live=self.live, done=done
         )
 
-    def _decode(self, prepared: Prepared) -> float:
-        """Seconds that it took to decode what no run had decoded yet, where features are missing."""
-        began, trainer = time.monotonic(), prepared.config.trainer
-        names = ["train", "val", *(["test"] if trainer.test else [])]
-        if self.bank.missing(prepared.data, names, views=prepared.config.features.views):
-            prepared.data.warm(threads=trainer.threads or 1, test=trainer.test)
+    def _decode(self, prepared: Prepared, seen: set[tuple[str, int | None]]) -> float:
+        """Seconds that it took to decode what no run had decoded yet, where features of it are missing."""
+        began, trainer, views = time.monotonic(), prepared.config.trainer, prepared.config.features.views
+        images = (prepared.facts.split_fingerprint, prepared.config.seed if views else None)
+        if images not in seen:
+            seen.add(images)
+            names = ["train", "val", *(["test"] if trainer.test else [])]
+            if self.bank.missing(prepared.data, names, views=views):
+                prepared.data.warm(threads=trainer.threads or 1, test=trainer.test)
         return round(time.monotonic() - began, 3)
 
     def _end(self, place: int, outcome: Fitted | Exception, course: Course | None) -> None:
         """Write down what came of a run."""
         run = self.runs[place]
         try:
-            if not self.live and course is not None and start_logger(run) is not None:
-                course.log_to(run.logger)
+            if not self.live and course is not None and (logger := start_logger(run)) is not None:
+                logger.whole(course.all_rows())
             if isinstance(outcome, Exception):
                 raise outcome
             state = run.prepared.built.model.backbone.state_dict()
             self.frozen = save_frozen(
                 run.folder, {f"backbone.{name}": value for name, value in state.items()}, like=self.frozen
             )
-            run.record.features = {**self.bank.about(), "heads": len(self.runs)}
+            solver = {"solver": course.about} if course and course.about else {}
+            run.record.features = {**self.bank.about(), "heads": len(self.runs), **solver}
             run.record.seconds["features"] = round(course.reading, 3) if course else 0.0
             write_result(run, outcome)
             self.results[self.places[place]] = end_well(run)
@@ -126,7 +134,7 @@ def _fit_of(run: Opened, *, live: bool) -> HeadFit:
     prepared, config = run.prepared, run.prepared.config
     plan = prepared.plan
     return HeadFit(
-        head=prepared.built.model.head,
+        head=cast(torch.nn.Sequential, prepared.built.model.head),
         data=prepared.data,
         terms=build_terms(config.loss, prepared.facts),
         loss=repr(config.loss),
@@ -147,4 +155,14 @@ def _fit_of(run: Opened, *, live: bool) -> HeadFit:
         every_n_steps=config.logger.every_n_steps if isinstance(config.logger, SteppedConfig) else None,
         prune=run.prune,
         drift=config.weights.source != "scratch",
+        solver=_solver_of(prepared),
     )
+
+
+def _solver_of(prepared: Prepared) -> Solver | None:
+    config = prepared.config
+    if solver_of(config) == GRADIENT:
+        return None
+    assert isinstance(config.head, LinearHeadConfig)
+    weights = class_weights(config.loss.class_weights, prepared.facts)
+    return Solver(config.head, weights, config.loss.label_smoothing)

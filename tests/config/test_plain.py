@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from headstart.config.compose import compose
-from headstart.config.plain import from_plain, read_config, to_plain
+from headstart.config.plain import _loaded, dumped, from_plain, read_config, to_plain
 from headstart.errors import ConfigError
 
 
@@ -57,6 +58,8 @@ def test_a_damaged_config_is_refused(change: dict[str, object], said: str) -> No
         ("!!python/object/apply:os.system ['touch ran']\n", "is not plain YAML"),
         ("seed: ${oc.env:HOME}\n", "references"),
         ("[" * 5000, "is not plain YAML"),
+        ("[" * 200_000, "is not plain YAML"),  # in C it would end the process
+        ("- " * 200_000, "is not plain YAML"),
     ],
 )
 def test_a_hostile_file_is_refused(text: str, said: str) -> None:
@@ -64,6 +67,15 @@ def test_a_hostile_file_is_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_config(Path("c.yaml"))
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "value", [1e-5, 1e22, None, True, "yes", "1e3", "a: b", " #", "é 漢 😀", "two\nlines\n", "w " * 300]
+)
+def test_both_ways_to_read_and_write_say_the_same(value: Any) -> None:
+    plain = {"short": value, "nested": {"list": [value, {}, []], "empty": {}}}
+    assert yaml.safe_load(dumped(plain)) == plain
+    assert _loaded(dumped(plain)) == _loaded(yaml.safe_dump(plain, allow_unicode=True)) == plain
 
 
 def test_a_missing_file_is_named() -> None:

@@ -388,3 +388,46 @@ def test_first_k_needs_the_graph_and_leaves_the_rest_alone() -> None:
     seen = entries(module, built, images_of(32, 0))
     assert not seen.pop("stem")
     assert all(seen.values())
+
+
+@pytest.mark.parametrize(("name", "size"), QUICK[:2])
+def test_nothing_below_what_trains_is_kept_for_the_gradient(name: str, size: int) -> None:
+    """The tensors kept for a backward pass are those of a pass whose frozen part runs without gradients."""
+    module, built = module_of(name, size, LastKConfig(k=2))
+    module.enter(module.plan.at(0))
+    module.train()
+    images, group_of = images_of(size, 0), built.layers.group_of()
+    trained = set(module.plan.ever_trained)
+
+    def owns(m: torch.nn.Module, prefix: str) -> bool:
+        return any(group_of[f"{prefix}.{key}"] in trained for key, _ in m.named_parameters(recurse=False))
+
+    def kept(*, apart: bool, whole: bool = False) -> list[tuple[int, ...]]:
+        found: list[tuple[int, ...]] = []
+        handles = [
+            m.register_forward_pre_hook(lambda m, inputs: torch.set_grad_enabled(True) and None)
+            for prefix, m in built.model.named_modules()
+            if apart and owns(m, prefix)
+        ]
+        if whole:
+            for p in built.model.parameters():
+                p.requires_grad_(True)
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            found.append(tuple(tensor.shape))
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            torch.set_grad_enabled(not apart)
+            try:
+                torch.manual_seed(0)
+                built.model(images).sum()
+            finally:
+                torch.set_grad_enabled(True)
+                for handle in handles:
+                    handle.remove()
+        return sorted(found)
+
+    together, apart = kept(apart=False), kept(apart=True)
+    assert together == apart
+    assert len(kept(apart=False, whole=True)) > len(together) > 0

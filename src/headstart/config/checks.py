@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headstart.config.data_checks import check_labels, check_splits
+from headstart.config.head_checks import check_head
 from headstart.config.schema.data import REST
 from headstart.config.schema.root import Config
 from headstart.config.strategy_checks import check_regularizers, check_strategy
@@ -78,8 +79,10 @@ def check(config: Config) -> None:
     _check_loss(config)
     _check_refit(config)
     check_strategy(config.strategy)
+    check_head(config)
     check_regularizers(config)
     check_mixup(config)
+    _check_features(config)
 
 
 def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
@@ -252,6 +255,19 @@ def check_mixup(config: Config) -> None:
     for key in ("mixup_alpha", "cutmix_alpha"):
         if getattr(config.data, key):
             raise ConfigError(f"regularizer=co_tuning: relates single images to classes; set data.{key}=0.")
+
+
+def _check_features(config: Config) -> None:
+    features = config.features
+    if features.views is not None and config.data.augment == "none":
+        raise ConfigError(
+            f"features.views={features.views}: are versions of augmented images; data.augment=none has but one."
+        )
+    for key, asked in (("views", features.views is not None), ("prefix", features.prefix)):
+        if asked and features.use is False:
+            raise ConfigError(
+                f"features.{key}: keeps what features.use=false computes anew; leave one of them out."
+            )
 
 
 def _check_augmentation(config: Config) -> None:

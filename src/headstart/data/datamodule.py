@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,10 @@ from headstart.data.workers import FORK, one_thread
 from headstart.facts import DataFacts
 from headstart.records.examples import ExampleTable
 from headstart.seeds import derive
+
+T = TypeVar("T")
+_MOST_KEPT = 5_000
+"""Small pictures of a few thousand bytes each: the mistakes of many heads are much the same."""
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -62,6 +67,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed = seed
         self.sampling = sampling
         self._cache, self._digests = cache, digests or {}
+        self._kept: dict[tuple[Any, ...], Any] = {}
+        """What was worked out before; with those that differ in the seed alone it is shared."""
         self.rank, self.world = 0, 1
         """This process among those that train together, and how many there are; each has its share of a batch."""
         self.epoch: Callable[[], int] = lambda: 0
@@ -123,19 +130,34 @@ class ImageDataModule(pl.LightningDataModule):
             name: Split(split.examples, split.indices[np.asarray(places, dtype=np.int64)]),
         }
         some._digests = {key: own for key, own in self._digests.items() if key != name}
+        some._kept = {}
         some.batch_size, some.num_workers, some.sampling, some._cache = len(places), 0, "natural", None
         return some
 
     def examples(self) -> ExampleTable | None:
         """What the source has, and where each example is used; None for data that was not loaded from one."""
-        return self.catalog.table(self.splits) if self.catalog else None
+        catalog = self.catalog
+        return self._once(("examples",), lambda: catalog.table(self.splits)) if catalog else None
+
+    def _once(self, key: tuple[Any, ...], work_out: Callable[[], T]) -> T:
+        """What `work_out` gives, the first time and every other."""
+        if key not in self._kept:
+            self._kept[key] = work_out()
+        found: T = self._kept[key]
+        return found
 
     def order_fingerprint(self) -> str:
         """SHA-256 hex digest over the ids of the training examples in the order of the first epoch."""
-        return order_fingerprint(self.splits["train"].ids, (place for _, place in self._first_epoch()))
+        return self._once(
+            ("order", self.seed),
+            lambda: order_fingerprint(self.splits["train"].ids, (place for _, place in self._first_epoch())),
+        )
 
     def first_images_sha256(self, count: int = 8) -> str:
         """SHA-256 hex digest of the first images that training sees, decoded and augmented, with their targets."""
+        return self._once(("images", self.seed, count), lambda: self._first_images_sha256(count))
+
+    def _first_images_sha256(self, count: int) -> str:
         batch = self.images("train", augmented=True).__getitems__(
             list(itertools.islice(self._first_epoch(), count))
         )
@@ -153,7 +175,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Id and small picture of an example of a split; raises what decoding does, or DataError."""
         split = self.splits[name]
         index = int(split.indices[position])
-        return split.examples.ids[index], thumbnail(split.examples.image(index), side=side)
+        key = ("thumbnail", name, position, side)
+        picture = self._kept.get(key) or thumbnail(split.examples.image(index), side=side)
+        if len(self._kept) < _MOST_KEPT:
+            self._kept[key] = picture
+        return split.examples.ids[index], picture
 
     def warm(self, *, threads: int, test: bool) -> None:
         """Decode what training and evaluation will need and no run has decoded yet, as far as there is room.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from headstart.config.checks import lower_is_better
+from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.optimizer import OptimizerConfig
 from headstart.data.datamodule import ImageDataModule
 from headstart.errors import RunFailed, RunPruned
@@ -26,6 +27,16 @@ from headstart.training.schedules import Factor
 from headstart.training.trainer import Budget
 
 State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a head is solved that is not trained in steps."""
+
+    config: LinearHeadConfig
+    weights: torch.Tensor | None = None
+    """Of the loss, per class."""
+    smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class HeadFit:
     every_n_steps: int | None = None
     prune: Callable[[], bool] | None = None
     drift: bool = False
+    solver: Solver | None = None
 
     def rate(self, step: int) -> float:
         """Learning rate of a global step."""
@@ -84,6 +96,8 @@ class Course:
     reading: float = 0.0
     """Its share of the time that it took to have the features."""
     stopped_by: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What the record says of how it was solved."""
     began: float = field(default_factory=time.monotonic)
     _waited: int = 0
     _record: float | None = None
@@ -141,17 +155,15 @@ class Course:
         if self.fit.loggers:
             self.steps = []
 
-    def log_to(self, logger: RunLogger) -> None:
-        """Hand all rows to a logger, in the order in which they came about."""
-        steps = iter(self.steps)
-        pending = next(steps, None)
-        for row in self.rows:
-            while pending is not None and pending["step"] <= row["step"]:
-                logger.step(pending)
-                pending = next(steps, None)
-            logger.epoch(row)
-        for one in (*([pending] if pending is not None else []), *steps):
-            logger.step(one)
+    def tell_all(self) -> None:
+        """Hand all epochs to the loggers that listen."""
+        for logger in self.fit.loggers:
+            for row in self.rows:
+                logger.epoch(row)
+
+    def all_rows(self) -> list[dict[str, Any]]:
+        """Rows of steps and epochs in the order in which they came about."""
+        return sorted([*self.steps, *self.rows], key=lambda row: (row["step"], "epoch" in row))
 
     def _step_rows(self, first: int, losses: Sequence[float]) -> None:
         every = self.fit.every_n_steps

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict
 
+from headstart.config.head_checks import GRADIENT, solver_of
 from headstart.config.schema.root import Config
 from headstart.errors import ConfigError
 from headstart.strategies.plan import HEAD, TrainingPlan
-
-GRADIENT = "gradient"
-"""The solver that takes steps; others need features."""
 
 
 def fits_on_features(config: Config, plan: TrainingPlan) -> bool:
@@ -19,7 +17,7 @@ def fits_on_features(config: Config, plan: TrainingPlan) -> bool:
     A function of these two alone, so that a run has the same bits always. Raises ConfigError where
     `features.use=true` or the head's solver needs such features and they cannot be.
     """
-    solver = getattr(config.head, "solver", GRADIENT)
+    solver = solver_of(config)
     obstacle = "features.use=false" if config.features.use is False else _obstacle(config, plan)
     if obstacle and config.features.use:
         raise ConfigError(f"features.use=true: {obstacle}.")
@@ -42,6 +40,8 @@ def _obstacle(config: Config, plan: TrainingPlan) -> str:
             return f"data.{key}={getattr(data, key):g} mixes images anew in every step"
     if data.augment != "none" and config.features.views is None:
         return f"data.augment={data.augment} draws anew in every epoch; set features.views, or data.augment=none"
+    if trainer.ema_decay is not None:
+        return "trainer.ema_decay averages the weights of every step"
     if trainer.devices > 1:
         return f"trainer.devices={trainer.devices} trains in several processes"
     return ""

@@ -7,7 +7,8 @@ its own seed, optimiser, schedule, budget and end, and leaves alone: what become
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from headstart.data.datamodule import ImageDataModule
 from headstart.features.course import Course, HeadFit, finite, load_state, state_of
 from headstart.features.progress import HeadsProgress
-from headstart.features.stack import Stack, Standing
+from headstart.features.solved import solve_head
+from headstart.features.stack import Stack, Standing, scores_of
 from headstart.features.tables import Bank, Table, in_parts
 from headstart.features.updates import Updates
 from headstart.training.checkpoints import BEST, FOLDER, LAST, save_state
@@ -47,7 +49,30 @@ def fit_together(
 def _cohort(fit: HeadFit) -> tuple[Any, ...]:
     """What fits share that go in step: the images they train on, in the same splits, and batches of one size."""
     data, facts = fit.data, fit.data.facts
-    return facts.fingerprint, facts.split_fingerprint, facts.num_outputs, data.batch_size, data.sampling, fit.views
+    images = (facts.fingerprint, facts.split_fingerprint, facts.num_outputs, data.sampling, fit.views)
+    # those that are solved take no batches, and come one by one
+    return (images, None, False) if fit.solver else (images, data.batch_size, _is_small(fit))
+
+
+_SMALL = 4_000_000
+"""Multiplications of a head's largest product on a batch, up to which threads cost more than they bring."""
+
+
+def _is_small(fit: HeadFit) -> bool:
+    """Whether one thread fits a head, whatever the number of the run is: it must follow from the head alone."""
+    largest = max((parameter.numel() for parameter in fit.head.parameters()), default=0)
+    return largest * fit.data.batch_size <= _SMALL
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """With so many threads inside an operation; before and after as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Cohort:
@@ -58,6 +83,8 @@ class _Cohort:
     ) -> None:
         fits = sorted(fits, key=lambda pair: pair[1].loss)
         self.bank, self.device, self.done = bank, device, done
+        self.usual = torch.get_num_threads()
+        self.threads = 1 if _is_small(fits[0][1]) else self.usual
         self.places = [place for place, _ in fits]
         self.courses = [Course(fit, live or fit.prune is not None) for _, fit in fits]
         self.live = live
@@ -67,6 +94,7 @@ class _Cohort:
         self._losses: list[torch.Tensor] = []
         self._first = 0
         """The step that the present epoch began with."""
+        self.seeds = [data.seed for data in self.feeds]
         self._tested: Table | None = None
         self._testing = 0
         """How many heads are to be tested."""
@@ -88,9 +116,27 @@ class _Cohort:
             course.began = time.monotonic()
             course.reading = (course.began - began) / len(self.courses)
         self._testing = sum(fit.test for fit in self._fits())
-        seeds = [data.seed for data in self.feeds]
+        if first.solver:
+            self._solve(progress)
+        else:
+            self._train(first, progress)
+
+    def _solve(self, progress: str) -> None:
+        """Solve each head by itself."""
+        for i, course in enumerate(self.courses):
+            train = self.train[self.seeds.index(course.fit.seed)]
+            outcome: Fitted | Exception
+            try:
+                solve_head(course, train, self.val, device=self.device, progress=progress)
+                outcome = self._finished(course)
+            except Exception as error:
+                outcome = error
+            self.done(self.places[i], outcome, course)
+
+    def _train(self, first: HeadFit, progress: str) -> None:
+        """Train them all in step."""
         self.stack = Stack(
-            [Standing(f.head, f.terms, f.loss, f.seed, seeds.index(f.seed)) for f in self._fits()],
+            [Standing(f.head, f.terms, f.loss, f.seed, self.seeds.index(f.seed)) for f in self._fits()],
             outputs=self.facts.num_outputs,
             batch_size=first.data.batch_size,
             device=self.device,
@@ -100,7 +146,8 @@ class _Cohort:
         try:
             step = 0
             while self.courses:
-                step = self._epoch(step, shown)
+                with _threads(self.threads):
+                    step = self._epoch(step, shown)
         finally:
             shown.stop()
 
@@ -153,7 +200,7 @@ class _Cohort:
         parts: dict[int, list[torch.Tensor]] = {i: [] for i in ending}
         for features in in_parts(self.val):
             for i, own in parts.items():
-                own.append(self.stack.scores(i, features))
+                own.append(scores_of(self.courses[i].fit.head, features))
         losses = torch.stack(self._losses, dim=1).tolist()
         errors: dict[int, Exception] = {}
         for i, own in parts.items():
@@ -192,7 +239,7 @@ class _Cohort:
 
     def _finished(self, course: Course) -> Fitted:
         fit, began = course.fit, time.monotonic()
-        if not course.live:
+        if not course.live and not fit.solver:
             course.write()
         (fit.folder / FOLDER).mkdir(exist_ok=True)
         if course.best_state:
@@ -210,7 +257,8 @@ class _Cohort:
             table = self._test_table(fit.data)
             course.reading += self._read_test
             began = time.monotonic()
-            scores = self._scores(fit, table, step=row["step"])
+            scores = torch.cat([scores_of(fit.head, part) for part in in_parts(table)])
+            scores = finite(scores, "test", row["step"])
             targets, task = fit.data.targets("test"), self.facts.task
             metrics |= evaluate(scores, targets, task=task, split="test", threshold=threshold)
         return Fitted(
@@ -230,14 +278,10 @@ class _Cohort:
     def _test_table(self, data: ImageDataModule) -> Table:
         if self._tested is None:
             began = time.monotonic()
-            self._tested = self.bank.tables(data, ["test"])["test"]
+            with _threads(self.usual):
+                self._tested = self.bank.tables(data, ["test"])["test"]
             self._read_test = (time.monotonic() - began) / self._testing
         return self._tested
-
-    def _scores(self, fit: HeadFit, table: Table, *, step: int) -> torch.Tensor:
-        head = fit.head.eval()
-        with torch.no_grad():
-            return finite(torch.cat([head(part) for part in in_parts(table)]), "test", step)
 
     def _unmoved(self) -> dict[str, Any]:
         """What the record says of features that did not move; of all heads of the cohort the same."""

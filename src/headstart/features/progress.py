@@ -28,7 +28,7 @@ class HeadsProgress:
     def move(self, step: int) -> None:
         """Move the bar and, now and then, write the files."""
         self.display.move(step, self._said)
-        if time.monotonic() < self._wrote + EVERY:
+        if time.monotonic() < self._wrote + EVERY * (1 + len(self.courses) / 10):  # many files take their time
             return
         for course in self.courses:
             with suppress(OSError):

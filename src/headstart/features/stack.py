@@ -52,8 +52,11 @@ class Stack:
         self._plain = [_plain_linear(one.head) for one in self.standing]
         self._units = [next((m for m in one.head if isinstance(m, InUnits)), None) for one in self.standing]
         self._scores = torch.zeros(len(self.standing), self.rows, outputs, device=device)
+        self._columns = torch.zeros(len(self.standing), outputs * self.rows, device=device)
+        self._views: dict[int, torch.Tensor] = {}
         self._feeds = torch.tensor([one.feed for one in self.standing], device=device)
-        self._chunks = list(self._chunked())
+        self._chunks = self._chunked()
+        self._shares: dict[tuple[int, int], torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.standing)
@@ -78,20 +81,31 @@ class Stack:
         inside a head come from (its seed, `step`).
         """
         count = len(features[0])
-        padded = torch.stack([_padded(one, self.rows) for one in targets])[self._feeds]
-        kept = [self._score(i, features[one.feed], count, step) for i, one in enumerate(self.standing)]
+        padded = [_padded(one, self.rows) for one in targets]
+        own = (
+            padded[0].expand(len(self), *padded[0].shape) if len(padded) == 1 else torch.stack(padded)[self._feeds]
+        )
+        columns = self._columns_of(count)
+        kept = [self._score(i, columns[i], features[one.feed], step) for i, one in enumerate(self.standing)]
+        self._scores[:, :count] = columns.transpose(1, 2)
         losses = torch.empty(len(self), device=self.device)
         for start, end in self._chunks:
-            slopes, losses[start:end] = self._slopes(start, end, padded[start:end], count)
+            slopes, losses[start:end] = self._slopes(start, end, own[start:end], count)
             for i in range(start, end):
                 self._differentiate(i, slopes[i - start, :count], features[self.standing[i].feed], kept[i])
         return losses
 
-    def _score(self, i: int, features: torch.Tensor, count: int, step: int) -> torch.Tensor | None:
-        """Write a head's scores; where its gradient needs more than these, what leads back to it."""
-        plain, out = self._plain[i], self._scores[i, :count]
+    def _columns_of(self, count: int) -> torch.Tensor:
+        """(heads, outputs, count) where scores are written first: products with features behind are the faster."""
+        if count not in self._views:
+            self._views[count] = self._columns[:, : self.outputs * count].view(-1, self.outputs, count)
+        return self._views[count]
+
+    def _score(self, i: int, out: torch.Tensor, features: torch.Tensor, step: int) -> torch.Tensor | None:
+        """Write a head's scores, a column per example; where its gradient needs more, what leads back to it."""
+        plain = self._plain[i]
         if plain is not None:
-            torch.addmm(plain.bias, features, plain.weight.t(), out=out)
+            torch.addmm(plain.bias[:, None], plain.weight, features.t(), out=out)
             return None
         one = self.standing[i]
         if any(isinstance(module, nn.Dropout) for module in one.head):
@@ -100,7 +114,7 @@ class Stack:
             scores = features
             for module in one.head.train():
                 scores = scores if isinstance(module, InUnits) else module(scores)
-        out.copy_(scores)
+        out.copy_(scores.t())
         return scores
 
     def _slopes(self, start: int, end: int, targets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,13 +124,23 @@ class Stack:
         leaf = self._scores[start:end].view(-1, self.outputs).detach().requires_grad_()
         with torch.enable_grad():
             each = terms.each(leaf if units is None else units(leaf), flat)
-        mass = torch.ones_like(each) if terms.weight is None else terms.weight(flat)
-        total = mass.view(heads, -1)[:, :count].sum(dim=1)
-        share = torch.zeros(heads, self.rows, device=self.device)
-        share[:, :count] = (1 / total)[:, None]
-        (slopes,) = torch.autograd.grad(each, leaf, share.view(-1))
+        total: torch.Tensor | int = count
+        if terms.weight is not None:
+            total = terms.weight(flat).view(heads, -1)[:, :count].sum(dim=1)
+        share = self._share(heads, count, total)
+        (slopes,) = torch.autograd.grad(each, leaf, share)
         losses = each.detach().view(heads, -1)[:, :count].sum(dim=1) / total
         return slopes.contiguous().view(heads, self.rows, -1), losses
+
+    def _share(self, heads: int, count: int, total: torch.Tensor | int) -> torch.Tensor:
+        """(heads * rows,) what each row has of the mean: nothing where it only fills up."""
+        if isinstance(total, int) and (heads, count) in self._shares:
+            return self._shares[heads, count]
+        share = torch.zeros(heads, self.rows, device=self.device)
+        share[:, :count] = 1 / total if isinstance(total, int) else (1 / total)[:, None]
+        if isinstance(total, int):
+            self._shares[heads, count] = share.view(-1)
+        return share.view(-1)
 
     def _differentiate(
         self, i: int, slopes: torch.Tensor, features: torch.Tensor, scores: torch.Tensor | None
@@ -128,12 +152,6 @@ class Stack:
             torch.sum(slopes, 0, out=bias)
         else:
             self.gradients[i] = list(torch.autograd.grad(scores, self.parameters[i], slopes))
-
-    def scores(self, i: int, features: torch.Tensor) -> torch.Tensor:
-        """(n, outputs) of a head in evaluation mode, in the data's own units where these are numbers."""
-        with torch.no_grad():
-            found: torch.Tensor = self.standing[i].head.eval()(features)
-        return found
 
     def clip(self, i: int, largest: float) -> None:
         """Shorten a head's gradient to a norm of `largest`, as torch.nn.utils.clip_grad_norm_ does."""
@@ -156,7 +174,21 @@ def _plain_linear(head: nn.Sequential) -> nn.Linear | None:
     return first if len(learning) == 1 and isinstance(first, nn.Linear) and first.bias is not None else None
 
 
+@torch.no_grad()
+def scores_of(head: nn.Sequential, features: torch.Tensor) -> torch.Tensor:
+    """(n, outputs) of a head in evaluation mode, in the data's own units where these are numbers."""
+    plain = _plain_linear(head)
+    if plain is None:
+        found: torch.Tensor = head.eval()(features)
+        return found
+    linear = torch.addmm(plain.bias[:, None], plain.weight, features.t()).t()
+    units = next((module for module in head if isinstance(module, InUnits)), None)
+    return linear if units is None else units(linear)
+
+
 def _padded(targets: torch.Tensor, rows: int) -> torch.Tensor:
+    if len(targets) == rows:
+        return targets
     out = targets.new_zeros(rows, *targets.shape[1:])
     out[: len(targets)] = targets
     return out

@@ -133,11 +133,14 @@ def _check(
         except KeyboardInterrupt:
             return
         found = known[setup]
-        if isinstance(found, HeadstartError):
+        try:
+            if isinstance(found, HeadstartError):
+                raise found
+            resolved = _resolved(config, found.config)
+        except HeadstartError as error:
             keys.append("")
-            pipe.send(str(found))
+            pipe.send(str(error))
             continue
-        resolved = _resolved(config, found.config)
         digest = f"job:{keys[needs]}" if needs is not None else found.weights
         keys.append(job_key(resolved, data_fingerprint=found.fingerprint, weights_sha256=digest))
         stage = None if needs is None else keys[needs]
@@ -202,8 +205,10 @@ def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
 
 
 def _resolved(config: Config, setup: Config) -> Config:
-    """The job's own config, resolved as that of its set-up was."""
-    return replace(
+    """The job's own config, resolved as its set-up's was; raises ConfigError where its optimiser cannot be."""
+    from headstart.resolve import resolve_fused
+
+    own = replace(
         setup,
         seed=config.seed,
         optimizer=config.optimizer,
@@ -211,3 +216,5 @@ def _resolved(config: Config, setup: Config) -> Config:
         output_dir=config.output_dir,
         data=replace(setup.data, split_seed=config.data.split_seed),
     )
+    fused = resolve_fused(own, precision=own.trainer.precision)
+    return replace(own, optimizer=replace(own.optimizer, fused=fused))

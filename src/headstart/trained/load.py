@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from headstart.config.measured import channels_last_of
 from headstart.config.plain import read_config
 from headstart.config.schema.strategy import STANDING
 from headstart.data.forms import Finished
@@ -68,6 +69,8 @@ def load_run(folder: Path) -> tuple[Classifier, Transform]:
         shape = (config.data.channels, *spec.size)
         attach(config.strategy, model, built.layers, shape=shape, seed=config.seed)
     load_weights(path, model)
+    if channels_last_of(config):  # as it was tested, to the last bit
+        model.to(memory_format=torch.channels_last)
     model.eval()
     geometry = Finished(spec, config.data.channels, squashed=config.data.augment == "bit").geometry
     return model, Transform(geometry, Normalize(spec.mean, spec.std), config.data.channels)

@@ -32,6 +32,9 @@ class RunLogger(Protocol):
     def replay(self, rows: Sequence[Row]) -> None:
         """The epochs that a resumed run has behind it."""
 
+    def whole(self, rows: Sequence[Row]) -> None:
+        """All rows, of steps and epochs, of a training that is over, in their order."""
+
     def finish(self, record: RunRecord, *, failed: bool) -> None:
         """The end, with the final metrics; what the run has left lies in its folder."""
 
@@ -140,6 +143,10 @@ class Guarded:
         """The epochs that a resumed run has behind it."""
         self._try(lambda inner: inner.replay(rows))
 
+    def whole(self, rows: Sequence[Row]) -> None:
+        """All rows of a training that is over."""
+        self._try(lambda inner: inner.whole(rows))
+
     def finish(self, record: RunRecord, *, failed: bool) -> None:
         """The end, with the final metrics."""
         self._try(lambda inner: inner.finish(record, failed=failed))
@@ -171,6 +178,10 @@ class StepsLogger:
 
     def replay(self, rows: Sequence[Row]) -> None:
         """Its file has them."""
+
+    def whole(self, rows: Sequence[Row]) -> None:
+        """Keep the steps; they are written at the end."""
+        self.rows = [row for row in rows if "epoch" not in row]
 
     def finish(self, record: RunRecord, *, failed: bool) -> None:
         """Write the rest."""
@@ -204,6 +215,11 @@ class TensorboardLogger:
 
     def replay(self, rows: Sequence[Row]) -> None:
         """Its files have them."""
+
+    def whole(self, rows: Sequence[Row]) -> None:
+        """Write them all."""
+        for row in rows:
+            self.step(row)
 
     def finish(self, record: RunRecord, *, failed: bool) -> None:
         """Final metrics, then the end."""

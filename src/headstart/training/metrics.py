@@ -98,13 +98,34 @@ def _multiclass(scores: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.
         "accuracy_micro": tm.multiclass_accuracy(probabilities, targets, classes, average="micro"),
         "accuracy_macro": tm.multiclass_accuracy(probabilities, targets, classes, average="macro"),
         "f1_macro": tm.multiclass_f1_score(probabilities, targets, classes, average="macro"),
-        "auroc": tm.multiclass_auroc(probabilities, targets, classes, average="macro"),
+        "auroc": _auroc(probabilities, targets),
         "ece": tm.multiclass_calibration_error(probabilities, targets, classes, n_bins=CALIBRATION_BINS, norm="l1"),
         "log_loss": F.cross_entropy(scores, targets),
     }
     if classes > TOP:
         values["accuracy_top5"] = in_top(scores, targets, TOP).double().mean()
     return values
+
+
+def _auroc(probabilities: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean over the classes of the area under the ROC curve, each against the rest.
+
+    By ranks (Hanley and McNeil 1982): the share of pairs of a positive and a negative in which the positive has
+    more, ties as a half. All classes at once, as many heads are scored in every epoch; where a class has no
+    positive or nothing else it is torchmetrics' word.
+    """
+    classes = probabilities.shape[1]
+    positive = torch.nn.functional.one_hot(targets, classes).T.double()
+    counts = positive.sum(dim=1)
+    others = len(targets) - counts
+    if not bool(((counts > 0) & (others > 0)).all()):
+        return tm.multiclass_auroc(probabilities, targets, classes, average="macro")
+    columns = probabilities.T.contiguous()
+    ordered = columns.sort(dim=1).values
+    below = torch.searchsorted(ordered, columns) + torch.searchsorted(ordered, columns, right=True)
+    ranks = (below + 1).double() / 2
+    pairs = (ranks * positive).sum(dim=1) - counts * (counts + 1) / 2
+    return (pairs / (counts * others)).mean()
 
 
 def in_top(scores: torch.Tensor, targets: torch.Tensor, count: int) -> torch.Tensor:

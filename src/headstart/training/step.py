@@ -169,7 +169,9 @@ class StepModule(ScoredModule):
     def _backward_now(self, loss: torch.Tensor) -> None:
         """The backward pass of a piece that is not the last, whose gradients no process sends to another yet."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None) if self._trainer is not None else None
-        with torch.autocast(loss.device.type, enabled=False):
+        kind = loss.device.type
+        mixed = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
+        with torch.autocast(kind, enabled=False) if mixed else nullcontext():
             self.backward(loss if scaler is None else scaler.scale(loss))
 
     def backward(self, loss: torch.Tensor, *arguments: Any, **more: Any) -> None:

@@ -127,6 +127,11 @@ class WandbLogger:
             for row in rows:
                 self._log(row)
 
+    def whole(self, rows: Sequence[Row]) -> None:
+        """Send all rows of a training that is over."""
+        for row in rows:
+            self._log(row)
+
     @staticmethod
     def summary_of(record: RunRecord) -> Row:
         """What a run came to, flat."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,10 @@ from headstart.training.metrics import DEFAULT_THRESHOLD, THRESHOLD, best_thresh
 Examples = tuple[torch.Tensor, torch.Tensor]
 """Features (n, width) in float32 and targets: (n,) of class indices, (n, labels) of 0 and 1, or (n, numbers)."""
 State = dict[str, torch.Tensor]
+Seen = Callable[[int], None]
+"""Is told how many candidates are solved and scored."""
+GAP = "gap"
+"""In the row of a fit that is not in closed form: a bound of its objective per example above the lowest."""
 ROWS = 4096
 """Examples that a head scores at once."""
 
@@ -89,7 +93,12 @@ class Judge:
 
 
 def choose(
-    candidates: Iterable[Candidate], val: Examples, judge: Judge, *, about: Mapping[str, Any]
+    candidates: Iterable[Candidate],
+    val: Examples,
+    judge: Judge,
+    *,
+    about: Mapping[str, Any],
+    seen: Seen | None = None,
 ) -> tuple[Solved, int]:
     """Score each candidate on validation; of several that are best the first. Its place comes with it."""
     rows: list[dict[str, Any]] = []
@@ -103,18 +112,30 @@ def choose(
         if kept is None or judge.better(value, best["value"]):
             best = {"epoch": step, "step": step, "monitor": judge.monitor, "value": value}
             kept = candidate.state, row, threshold
+        if seen is not None:
+            seen(step)
     if kept is None:
         raise ValueError("there is no candidate")
     state, row, threshold = kept
-    return Solved(state, rows, best, row, threshold, dict(about)), best["step"] - 1
+    gaps = [row[GAP] for row in rows if GAP in row]
+    exactness = {"largest_gap": max(gaps)} if gaps else {}
+    return Solved(state, rows, best, row, threshold, {**about, **exactness}), best["step"] - 1
 
 
 def refitted(
-    chosen: Solved, again: Callable[[], Candidate], every: Examples, judge: Judge, *, about: Mapping[str, Any]
+    chosen: Solved,
+    again: Callable[[], Candidate] | None,
+    every: Examples,
+    judge: Judge,
+    *,
+    about: Mapping[str, Any],
 ) -> Solved:
-    """The chosen candidate fitted once more on all, train and validation, and scored on what it was fitted to."""
+    """What was chosen, fitted by `again` to all examples where it is to be, with a row of what that came to."""
+    about = {**chosen.about, **about}
+    if again is None:
+        return replace(chosen, about=about)
     candidate = again()
     values, threshold = judge.values(candidate.state, every, split="fit")
     step = len(chosen.rows) + 1
     row = {"epoch": step, "step": step, **candidate.says, **values}
-    return Solved(candidate.state, [*chosen.rows, row], chosen.best, row, threshold, {**chosen.about, **about})
+    return Solved(candidate.state, [*chosen.rows, row], chosen.best, row, threshold, about)

@@ -39,22 +39,6 @@ class Coordinates:
         """How many directions there are."""
         return self.basis.shape[1]
 
-    def scores(self, weights: torch.Tensor, biases: torch.Tensor, start: int, end: int) -> torch.Tensor:
-        """Scores in float64 of the examples from `start` to `end`, (fits, outputs, examples).
-
-        `weights` are (fits, outputs, rank), `biases` (fits, outputs).
-        """
-        fits, outputs, _ = weights.shape
-        flat = weights.reshape(fits * outputs, -1) @ self.basis.T
-        found = flat @ self.centred(start, end).T
-        return found.view(fits, outputs, -1) + biases[:, :, None]
-
-    def slopes(self, residuals: torch.Tensor, start: int, end: int) -> torch.Tensor:
-        """Residuals (fits, outputs, examples) -> sums (fits, outputs, rank) of residual x features, in float64."""
-        fits, outputs, _ = residuals.shape
-        flat = residuals.reshape(fits * outputs, -1) @ self.centred(start, end)
-        return (flat @ self.basis).view(fits, outputs, -1)
-
     def centred(self, start: int, end: int) -> torch.Tensor:
         """Some of the features themselves, in float64, minus their mean."""
         return self.features[start:end].double() - self.mean

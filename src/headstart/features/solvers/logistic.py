@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
-from headstart.features.solvers.coordinates import Coordinates, coordinates_of, parts
+from headstart.features.solvers.coordinates import Coordinates, coordinates_of
 from headstart.features.solvers.likelihood import Likelihood
-from headstart.features.solvers.newton import State, newton_step
+from headstart.features.solvers.newton import allowed, descend, look, look_exactly
 
-TOLERANCE = 1e-5
-"""Objective per example that a fit may be above its lowest; a bound of it is computed in float64."""
-SHARE = 0.05
-"""The same as a share of the objective itself, where that is smaller: weak penalties on separable classes."""
-MOST_STEPS = 60
-COLUMNS = 40
+COLUMNS = 16
 """Outputs of neighbouring penalties that are solved side by side: so many cost little more than a few."""
+CHECKED = 512
+"""Outputs whose bounds are computed in float64 at once."""
 
 
 @dataclass(frozen=True)
@@ -37,179 +33,104 @@ class LogisticFit:
     """Loss and penalty."""
     gap: float
     """A bound of how far the objective lies above the lowest."""
-    steps: int
-    """Newton steps that it took."""
     converged: bool
 
 
+@dataclass(frozen=True)
+class _Line:
+    """The last two solutions, as functions of the penalty's logarithm."""
+
+    places: tuple[float, ...] = ()
+    weights: tuple[torch.Tensor, ...] = ()
+    biases: tuple[torch.Tensor, ...] = ()
+
+    def with_(self, penalty: float, weights: torch.Tensor, biases: torch.Tensor) -> _Line:
+        """With one more solution, and without the oldest."""
+        return _Line(
+            (*self.places, math.log(penalty))[-2:], (*self.weights, weights)[-2:], (*self.biases, biases)[-2:]
+        )
+
+    def at(self, penalties: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where fits begin that go on along the line, or from its only point."""
+        fits = len(penalties)
+        if len(self.places) == 1 or self.places[0] == self.places[1]:
+            return self.weights[-1].repeat(fits, 1, 1), self.biases[-1].repeat(fits, 1)
+        along = (penalties.log() - self.places[1]) / (self.places[1] - self.places[0])
+        along = along.clamp(max=float(fits))  # a leap would end far from anything
+        return (
+            self.weights[1] + along[:, None, None] * (self.weights[1] - self.weights[0]),
+            self.biases[1] + along[:, None] * (self.biases[1] - self.biases[0]),
+        )
+
+
 def logistic_path(
-    features: torch.Tensor,
-    likelihood: Likelihood,
-    penalties: Sequence[float],
-    *,
-    seen: Callable[[int], None] | None = None,
-) -> list[LogisticFit]:
-    """Fit once for every penalty, in their order; `seen` is told how many are done.
+    features: torch.Tensor, likelihood: Likelihood, penalties: Sequence[float]
+) -> Iterator[LogisticFit]:
+    """Fit once for every penalty, from the strongest to the weakest.
 
     Minimises, over weights (outputs, width) and biases, the sum over examples of the loss, plus penalty x the sum
-    of squared weights: Kornblith's scaling (Kornblith et al. 2019), scikit-learn's with C = 1 / (2 x penalty). The
-    strongest penalty comes first, and the next ones start on the line through the last two solutions, as functions
-    of the penalty's logarithm. Each is found by Newton's method, its steps by conjugate gradients with products in
-    the features' precision; how far an objective is above its lowest is bounded by |slope|^2 / (4 penalty), from
-    slopes in float64 of the features as they are (a sum with a curvature of at least 2 x penalty everywhere).
+    of squared weights: Kornblith's scaling (Kornblith et al. 2019), scikit-learn's with C = 1 / (2 x penalty). Each
+    fit starts on the line through the last two solutions, as functions of the penalty's logarithm, and goes on by
+    Newton's method, its steps by conjugate gradients with products in the features' precision. Then how far each
+    objective is above its lowest is bounded in float64, on the features as they are, and what is above `TOLERANCE`
+    goes on with slopes in float64.
     """
     turned = coordinates_of(features)
-    order = sorted(range(len(penalties)), key=lambda i: -penalties[i])
+    order = sorted(penalties, reverse=True)
     outputs = len(likelihood.positive)
-    together = max(1, COLUMNS // outputs)
-    found: dict[int, LogisticFit] = {}
-    path: list[tuple[float, torch.Tensor, torch.Tensor]] = []
-    for block in _blocks(order, first=2, size=together):
-        chosen = torch.tensor([penalties[i] for i in block], dtype=torch.float64, device=features.device)
-        weights, biases = _start(path, chosen, likelihood, rank=turned.rank)
-        state = _solve(turned, likelihood, chosen, weights, biases)
-        for at, index in enumerate(block):
-            path.append((math.log(penalties[index]), state.weights[at], state.biases[at]))
-            weight, bias = turned.layer(state.weights[at], state.biases[at])
-            found[index] = LogisticFit(
-                penalty=penalties[index],
-                weight=weight,
-                bias=bias,
-                loss=float(state.losses[at]),
-                objective=float(state.objectives[at]),
-                gap=float(state.gaps[at]),
-                steps=int(state.steps[at]),
-                converged=bool(state.converged[at]),
-            )
-        path = path[-2:]
-        if seen is not None:
-            seen(len(found))
-    return [found[i] for i in range(len(penalties))]
+    line = _Line((), (), ())
+    waiting: list[tuple[float, torch.Tensor, torch.Tensor]] = []
+    for block in _blocks(order, size=max(1, COLUMNS // outputs)):
+        chosen = torch.tensor(block, dtype=torch.float64, device=features.device)
+        weights, biases = line.at(chosen) if line.places else _beginning(turned, likelihood)
+        state = descend(turned, likelihood, chosen, look(turned, likelihood, chosen, weights, biases))
+        for penalty, weight, bias in zip(block, state.weights, state.biases, strict=True):
+            line = line.with_(penalty, weight, bias)
+            waiting.append((penalty, weight, bias))
+        if len(waiting) * outputs >= CHECKED:
+            yield from _checked(turned, likelihood, waiting)
+            waiting = []
+    yield from _checked(turned, likelihood, waiting)
 
 
-def _blocks(order: Sequence[int], *, first: int, size: int) -> Iterator[Sequence[int]]:
+def _blocks(order: Sequence[float], *, size: int) -> Iterator[Sequence[float]]:
     """One by one until there is a line to go along, then several at once."""
-    singles = first if size > 1 else 0
-    yield from ([i] for i in order[:singles])
+    singles = 2 if size > 1 else 0
+    yield from ([penalty] for penalty in order[:singles])
     yield from (order[i : i + size] for i in range(singles, len(order), size))
 
 
-def _start(
-    path: Sequence[tuple[float, torch.Tensor, torch.Tensor]],
-    penalties: torch.Tensor,
-    likelihood: Likelihood,
-    *,
-    rank: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the fits begin: weights (fits, outputs, rank) and biases (fits, outputs)."""
-    fits, outputs = len(penalties), len(likelihood.positive)
-    if not path:
-        whole = likelihood.mass if likelihood.kind == "sigmoid" else likelihood.mass[None]
-        share = likelihood.positive.sum(dim=1) / whole.sum(dim=1)
-        bias = share.log() if likelihood.kind == "softmax" else share.logit()
-        return share.new_zeros(fits, outputs, rank), bias.repeat(fits, 1)
-    if len(path) == 1 or path[0][0] == path[1][0]:
-        _, weights, bias = path[-1]
-        return weights.repeat(fits, 1, 1), bias.repeat(fits, 1)
-    (one, weights_one, bias_one), (two, weights_two, bias_two) = path
-    along = ((penalties.log() - two) / (two - one)).clamp(max=float(fits))
-    return (
-        weights_two + along[:, None, None] * (weights_two - weights_one),
-        bias_two + along[:, None] * (bias_two - bias_one),
-    )
+def _beginning(turned: Coordinates, likelihood: Likelihood) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of 0, and the biases that are best with them."""
+    whole = likelihood.mass if likelihood.kind == "sigmoid" else likelihood.mass[None]
+    share = likelihood.positive.sum(dim=1) / whole.sum(dim=1)
+    bias = share.log() if likelihood.kind == "softmax" else share.logit()
+    return share.new_zeros(1, len(share), turned.rank), bias[None]
 
 
-def _solve(
-    turned: Coordinates,
-    likelihood: Likelihood,
-    penalties: torch.Tensor,
-    weights: torch.Tensor,
-    biases: torch.Tensor,
-) -> State:
-    """Newton steps, in the features' precision until the bound holds there, then where float64 says it does not."""
-    state = _look(turned, likelihood, penalties, weights, biases, turned.rows)
-    in_float64 = False
-    steps = torch.zeros_like(penalties)
-    for _ in range(MOST_STEPS):
-        done = state.gaps <= _allowed(state.objectives, turned)
-        if bool(done.all()):
-            if in_float64:
-                break
-            state = _look(turned, likelihood, penalties, state.weights, state.biases, None)
-            in_float64 = True
-            continue
-        moving = (~done).nonzero().squeeze(1)
-        some = state.at(moving)
-        step = newton_step(turned, likelihood, penalties[moving], some, allowed=_allowed(some.objectives, turned))
-
-        rows = None if in_float64 else turned.rows
-        look = partial(_look, turned, likelihood, penalties[moving], rows=rows)
-        state = state.put(moving, _along(some, step, look))
-        steps[moving] += 1
-    if not in_float64:
-        state = _look(turned, likelihood, penalties, state.weights, state.biases, None)
-    return state.ended(steps, state.gaps <= _allowed(state.objectives, turned))
-
-
-def _allowed(objectives: torch.Tensor, turned: Coordinates) -> torch.Tensor:
-    """What the bound may be."""
-    return torch.minimum(torch.full_like(objectives, TOLERANCE * len(turned.rows)), SHARE * objectives)
-
-
-def _along(
-    state: State, step: tuple[torch.Tensor, torch.Tensor], look: Callable[[torch.Tensor, torch.Tensor], State]
-) -> State:
-    """As far along a step as the objective falls (Armijo's rule), each fit by itself."""
-    weights, biases = step
-    slope = (state.weight_slopes * weights).sum(dim=(1, 2)) + (state.bias_slopes * biases).sum(dim=1)
-    length = torch.ones_like(slope)
-    rounding = 1e-6 * state.objectives.abs()
-    while True:
-        tried = look(state.weights + length[:, None, None] * weights, state.biases + length[:, None] * biases)
-        fails = ~(tried.objectives <= state.objectives + 1e-4 * length * slope + rounding)
-        if not bool((fails & (length > 1e-6)).any()):
-            return tried
-        length = torch.where(fails, length / 2, length)
-
-
-def _look(
-    turned: Coordinates,
-    likelihood: Likelihood,
-    penalties: torch.Tensor,
-    weights: torch.Tensor,
-    biases: torch.Tensor,
-    rows: torch.Tensor | None,
-) -> State:
-    """Objectives, slopes and bounds: from `rows`, or without them in float64 from the features as they are."""
-    fits, outputs, rank = weights.shape
-    if rows is not None:
-        flat = weights.to(rows.dtype).reshape(fits * outputs, rank) @ rows.T
-        scores = flat.view(fits, outputs, -1).double() + biases[:, :, None]
-        probabilities = likelihood.probabilities(scores)
-        residuals = likelihood.residuals(probabilities)
-        losses = likelihood.losses(scores)
-        slopes = (residuals.to(rows.dtype).reshape(fits * outputs, -1) @ rows).view(fits, outputs, rank).double()
-        bias_slopes = residuals.sum(dim=2)
-    else:
-        kept = []
-        losses, slopes, bias_slopes = (
-            torch.zeros_like(penalties),
-            torch.zeros_like(weights),
-            torch.zeros_like(biases),
+def _checked(
+    turned: Coordinates, likelihood: Likelihood, waiting: Sequence[tuple[float, torch.Tensor, torch.Tensor]]
+) -> Iterator[LogisticFit]:
+    """Fits with their bounds in float64; what is not near enough by these goes on."""
+    if not waiting:
+        return
+    penalties = torch.tensor([penalty for penalty, _, _ in waiting], dtype=torch.float64, device=turned.mean.device)
+    weights, biases = torch.stack([w for _, w, _ in waiting]), torch.stack([b for _, _, b in waiting])
+    state = look_exactly(turned, likelihood, penalties, weights, biases)
+    for i in (state.gaps > allowed(state.objectives, turned)).nonzero().flatten().tolist():
+        fit = torch.tensor([i], device=penalties.device)
+        single = look_exactly(turned, likelihood, penalties[fit], weights[fit], biases[fit], keep=True)
+        single = descend(turned, likelihood, penalties[fit], single, exactly=True)
+        state = state.put(fit, single.without_probabilities())
+    near = state.gaps <= allowed(state.objectives, turned)
+    for i, penalty in enumerate(penalties.tolist()):
+        weight, bias = turned.layer(state.weights[i], state.biases[i])
+        yield LogisticFit(
+            penalty=penalty,
+            weight=weight,
+            bias=bias,
+            loss=float(state.losses[i]),
+            objective=float(state.objectives[i]),
+            gap=float(state.gaps[i]),
+            converged=bool(near[i]),
         )
-        for start, end in parts(len(turned.features)):
-            some = likelihood.part(start, end)
-            scores = turned.scores(weights, biases, start, end)
-            probabilities = some.probabilities(scores)
-            residuals = some.residuals(probabilities)
-            losses += some.losses(scores)
-            slopes += turned.slopes(residuals, start, end)
-            bias_slopes += residuals.sum(dim=2)
-            kept.append(probabilities)
-        probabilities = torch.cat(kept, dim=2)
-    slopes = slopes + 2 * penalties[:, None, None] * weights
-    curvature = likelihood.own_curvature(probabilities).sum(dim=2)
-    gaps = (slopes**2).sum(dim=(1, 2)) / (4 * penalties)
-    gaps = gaps + (bias_slopes**2 / (2 * curvature + 1e-9)).sum(dim=1)
-    objectives = losses + penalties * (weights**2).sum(dim=(1, 2))
-    return State(weights, biases, losses, objectives, slopes, bias_slopes, probabilities, gaps)

@@ -1,22 +1,26 @@
-"""One step of Newton's method for several fits at once, by conjugate gradients."""
+"""Newton's method for several penalised fits at once: where they are, how far from their lowest, and on."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
-from headstart.features.solvers.coordinates import Coordinates
+from headstart.features.solvers.coordinates import Coordinates, parts
 from headstart.features.solvers.likelihood import Likelihood
+from headstart.features.solvers.products import newton_step
 
-MOST_PRODUCTS = 200
-"""Products with the second derivative in one step."""
+TOLERANCE = 1e-5
+"""Objective per example that a fit may be above its lowest, by its bound."""
+SHARE = 0.05
+"""The same as a share of the objective itself, where that is less: weak penalties on classes that can be told."""
+MOST_STEPS = 60
 
 
 @dataclass(frozen=True)
 class State:
-    """Where several fits are: in float64; the first dimension of each is the fit."""
+    """Where several fits are: in float64, the first dimension of each is the fit."""
 
     weights: torch.Tensor
     """(fits, outputs, rank)."""
@@ -27,82 +31,150 @@ class State:
     weight_slopes: torch.Tensor
     bias_slopes: torch.Tensor
     probabilities: torch.Tensor
-    """(fits, outputs, n)."""
+    """(fits, outputs, n); without examples where nobody asked for them."""
     gaps: torch.Tensor
     """A bound of how far each objective is above its lowest."""
-    steps: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
-    converged: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def at(self, fits: torch.Tensor) -> State:
         """Some of the fits."""
-        return State(*(getattr(self, name)[fits] for name in _PER_FIT))
+        return State(*(getattr(self, name)[fits] for name in _NAMES))
 
     def put(self, fits: torch.Tensor, other: State) -> State:
         """The same with some of the fits replaced."""
-        return State(*(getattr(self, name).index_copy(0, fits, getattr(other, name)) for name in _PER_FIT))
+        return State(*(getattr(self, name).index_copy(0, fits, getattr(other, name)) for name in _NAMES))
 
-    def ended(self, steps: torch.Tensor, converged: torch.Tensor) -> State:
-        """The same with what became of each."""
-        return dataclasses.replace(self, steps=steps, converged=converged)
-
-
-_PER_FIT = (
-    "weights", "biases", "losses", "objectives", "weight_slopes", "bias_slopes", "probabilities", "gaps",
-)  # fmt: skip
+    def without_probabilities(self) -> State:
+        """The same, and smaller."""
+        return dataclasses.replace(self, probabilities=self.probabilities[:, :, :0])
 
 
-def newton_step(
-    turned: Coordinates, likelihood: Likelihood, penalties: torch.Tensor, state: State, *, allowed: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Steps of weights (fits, outputs, rank) and biases (fits, outputs) towards each fit's lowest, in float64.
+_NAMES = tuple(field.name for field in dataclasses.fields(State))
 
-    The system is solved as far as the fit needs it (an inexact Newton method; Nocedal and Wright 2006, section
-    7.1): far from the lowest roughly, near to it so that the next bound is below what is `allowed`. Directions are
-    scaled by the diagonal that the second derivative would have if every example were as certain as their mean.
-    """
-    rows, probabilities = turned.rows, state.probabilities
-    kind = rows.dtype
-    fits, outputs, rank = state.weights.shape
-    own = likelihood.own_curvature(probabilities).sum(dim=2)
-    spread = (turned.spread / len(rows)).to(kind)
-    twice = (2 * penalties).to(kind)[:, None, None]
-    scale = 1 / (own.to(kind)[:, :, None] * spread + twice)
-    bias_scale = 1 / (own.to(kind) + own.amax(dim=1, keepdim=True).to(kind) * 1e-6 + 1e-20)
 
-    def product(weights: torch.Tensor, biases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        along = (weights.reshape(fits * outputs, rank) @ rows.T).view(fits, outputs, -1) + biases[:, :, None]
-        # what is all but certain has differences in it that float32 would lose
-        moved = likelihood.curved(probabilities, along.double())
-        back = (moved.to(kind).reshape(fits * outputs, -1) @ rows).view(fits, outputs, rank)
-        return back + twice * weights, moved.sum(dim=2).to(kind)
+def allowed(objectives: torch.Tensor, turned: Coordinates) -> torch.Tensor:
+    """What a bound may be."""
+    return torch.minimum(torch.full_like(objectives, TOLERANCE * len(turned.rows)), SHARE * objectives)
 
-    def dot(one: tuple[torch.Tensor, torch.Tensor], other: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        return (one[0] * other[0]).sum(dim=(1, 2)) + (one[1] * other[1]).sum(dim=1)
 
-    # slopes may be far from 1: the largest is, so that float32 does not lose them
-    unit = state.weight_slopes.abs().amax(dim=(1, 2)).clamp(min=torch.finfo(torch.float64).tiny)
-    left = ((-state.weight_slopes / unit[:, None, None]).to(kind), (-state.bias_slopes / unit[:, None]).to(kind))
-    ratio = (allowed / state.gaps).clamp(max=1).sqrt()
-    relative = (state.gaps / len(rows)).sqrt()
-    precision = torch.maximum(0.3 * ratio, torch.minimum(0.1 * relative, torch.full_like(relative, 0.3)))
-    enough = precision.clamp(max=0.3).to(kind) ** 2 * (left[0] ** 2).sum(dim=(1, 2))
-    found = (torch.zeros_like(left[0]), torch.zeros_like(left[1]))
-    scaled = (scale * left[0], bias_scale * left[1])
-    along, before = scaled, dot(left, scaled)
-    going = torch.ones(fits, dtype=torch.bool, device=rows.device)
-    for _ in range(MOST_PRODUCTS):
-        curved = product(*along)
-        bend = dot(along, curved)
-        going = going & (bend > 0)
-        length = torch.where(going, before / torch.where(going, bend, 1.0), 0.0)
-        found = (found[0] + length[:, None, None] * along[0], found[1] + length[:, None] * along[1])
-        left = (left[0] - length[:, None, None] * curved[0], left[1] - length[:, None] * curved[1])
-        going = going & ((left[0] ** 2).sum(dim=(1, 2)) > enough)
-        if not bool(going.any()):
+def descend(
+    turned: Coordinates, likelihood: Likelihood, penalties: torch.Tensor, state: State, *, exactly: bool = False
+) -> State:
+    """Newton steps until each bound is small enough, or nothing comes of them; `exactly`: slopes in float64."""
+    moving = torch.arange(len(penalties), device=penalties.device)
+    for _ in range(MOST_STEPS):
+        moving = moving[state.gaps[moving] > allowed(state.objectives[moving], turned)]
+        if not len(moving):
             break
-        scaled = (scale * left[0], bias_scale * left[1])
-        now = dot(left, scaled)
-        turn = torch.where(going, now / torch.where(before > 0, before, 1.0), 0.0)
-        along = (scaled[0] + turn[:, None, None] * along[0], scaled[1] + turn[:, None] * along[1])
-        before = now
-    return found[0].double() * unit[:, None, None], found[1].double() * unit[:, None]
+        some, own = state.at(moving), penalties[moving]
+        step = newton_step(
+            turned,
+            likelihood,
+            own,
+            probabilities=some.probabilities,
+            slopes=(some.weight_slopes, some.bias_slopes),
+            ratio=(allowed(some.objectives, turned) / some.gaps).sqrt(),
+            relative=(some.gaps / len(turned.rows)).sqrt(),
+        )
+        there, fell = _along(turned, likelihood, own, some, step, exactly=exactly)
+        state = state.put(moving, there)
+        moving = moving[fell]
+    return state
+
+
+def _along(
+    turned: Coordinates,
+    likelihood: Likelihood,
+    penalties: torch.Tensor,
+    state: State,
+    step: tuple[torch.Tensor, torch.Tensor],
+    *,
+    exactly: bool,
+) -> tuple[State, torch.Tensor]:
+    """As far along a step as the objective falls (Armijo's rule), each fit by itself; and which of them moved."""
+    weights, biases = step
+    slope = (state.weight_slopes * weights).sum(dim=(1, 2)) + (state.bias_slopes * biases).sum(dim=1)
+    length = torch.ones_like(slope)
+    rounding = (1e-12 if exactly else 1e-6) * state.objectives.abs()
+    while True:
+        place = state.weights + length[:, None, None] * weights, state.biases + length[:, None] * biases
+        tried = (
+            look_exactly(turned, likelihood, penalties, *place, keep=True)
+            if exactly
+            else look(turned, likelihood, penalties, *place)
+        )
+        fails = ~(tried.objectives <= state.objectives + 1e-4 * length * slope + rounding)
+        if not bool(fails.any()):
+            return tried, ~fails
+        if bool((length < 1e-6).any()):  # rounding is all that is left
+            stays = fails.nonzero().flatten()
+            return tried.put(stays, state.at(stays)), ~fails
+        length = torch.where(fails, length / 2, length)
+
+
+def look(
+    turned: Coordinates,
+    likelihood: Likelihood,
+    penalties: torch.Tensor,
+    weights: torch.Tensor,
+    biases: torch.Tensor,
+) -> State:
+    """Objectives, slopes and bounds by products in the features' precision."""
+    fits, outputs, rank = weights.shape
+    rows = turned.rows
+    flat = weights.to(rows.dtype).reshape(fits * outputs, rank) @ rows.T
+    scores = flat.view(fits, outputs, -1).double() + biases[:, :, None]
+    probabilities = likelihood.probabilities(scores)
+    residuals = likelihood.residuals(probabilities)
+    slopes = (residuals.to(rows.dtype).reshape(fits * outputs, -1) @ rows).view(fits, outputs, rank).double()
+    curvature = likelihood.own_curvature(probabilities).sum(dim=2)
+    sums = likelihood.losses(scores), slopes, residuals.sum(dim=2), curvature
+    return _state(penalties, weights, biases, sums, probabilities)
+
+
+def look_exactly(
+    turned: Coordinates,
+    likelihood: Likelihood,
+    penalties: torch.Tensor,
+    weights: torch.Tensor,
+    biases: torch.Tensor,
+    *,
+    keep: bool = False,
+) -> State:
+    """The same in float64, from the features as they are; the probabilities are only there where they are kept."""
+    fits, outputs, _ = weights.shape
+    layers = (weights @ turned.basis.T).reshape(fits * outputs, -1)
+    back = torch.zeros_like(layers)
+    losses, bias_slopes, curvature = torch.zeros_like(penalties), torch.zeros_like(biases), torch.zeros_like(biases)
+    kept = [layers.new_zeros(fits, outputs, 0)]
+    for start, end in parts(len(turned.features)):
+        some, features = likelihood.part(start, end), turned.centred(start, end)
+        scores = (layers @ features.T).view(fits, outputs, -1) + biases[:, :, None]
+        probabilities = some.probabilities(scores)
+        residuals = some.residuals(probabilities)
+        losses += some.losses(scores)
+        back += residuals.reshape(fits * outputs, -1) @ features
+        bias_slopes += residuals.sum(dim=2)
+        curvature += some.own_curvature(probabilities).sum(dim=2)
+        if keep:
+            kept.append(probabilities)
+    slopes = (back @ turned.basis).view_as(weights)
+    return _state(penalties, weights, biases, (losses, slopes, bias_slopes, curvature), torch.cat(kept, dim=2))
+
+
+def _state(
+    penalties: torch.Tensor,
+    weights: torch.Tensor,
+    biases: torch.Tensor,
+    sums: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    probabilities: torch.Tensor,
+) -> State:
+    """The bound is |slope|^2 / (4 penalty): the objective's curvature along weights is 2 x penalty or more.
+
+    Along the biases, which no penalty bounds, it is estimated by the curvature that they have.
+    """
+    losses, slopes, bias_slopes, curvature = sums
+    slopes = slopes + 2 * penalties[:, None, None] * weights
+    gaps = (slopes**2).sum(dim=(1, 2)) / (4 * penalties)
+    gaps = gaps + (bias_slopes**2 / (2 * curvature).clamp(min=torch.finfo(torch.float64).tiny)).sum(dim=1)
+    objectives = losses + penalties * (weights**2).sum(dim=(1, 2))
+    return State(weights, biases, losses, objectives, slopes, bias_slopes, probabilities, gaps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -16,8 +16,8 @@ RARE = 1e-6
 
 
 def with_all_classes(
-    fit: Callable[[Likelihood], list[LogisticFit]], features: torch.Tensor, whole: Likelihood
-) -> list[LogisticFit]:
+    fit: Callable[[Likelihood], Iterator[LogisticFit]], features: torch.Tensor, whole: Likelihood
+) -> Iterator[LogisticFit]:
     """Fit the outputs that can be fitted; the others get weight 0 and a bias.
 
     An unpenalised bias of a class without an example has no lowest value, so such a class is left out of the fit,
@@ -28,13 +28,13 @@ def with_all_classes(
     total = whole.mass.sum(dim=-1) if whole.kind == "sigmoid" else whole.mass.sum().expand_as(there)
     fits = (there > 0) & (there < total) if whole.kind == "sigmoid" else there > 0
     if bool(fits.all()):
-        return fit(whole)
+        yield from fit(whole)
+        return
     if whole.kind == "softmax":
         some = replace(whole, positive=whole.positive[fits])
     else:
         some = replace(whole, positive=whole.positive[fits], mass=whole.mass[fits])
     outputs, width = len(there), features.shape[1]
-    found = []
     for one in fit(some):
         weight = one.weight.new_zeros(outputs, width)
         weight[fits] = one.weight
@@ -48,5 +48,4 @@ def with_all_classes(
             )
             bias += lowest
         bias[fits] = one.bias
-        found.append(replace(one, weight=weight, bias=bias))
-    return found
+        yield replace(one, weight=weight, bias=bias)

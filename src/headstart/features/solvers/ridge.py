@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ class RidgeFit:
     """Mean squared error over examples and outputs."""
 
 
-def ridge_path(features: torch.Tensor, wanted: torch.Tensor, penalties: Sequence[float]) -> list[RidgeFit]:
+def ridge_path(features: torch.Tensor, wanted: torch.Tensor, penalties: Sequence[float]) -> Iterator[RidgeFit]:
     """Fit features (n, width) to `wanted` (n, outputs) once for every penalty, in float64.
 
     Along the directions u of the centred features' own spread s, the weights are u'X'Y / (s + penalty) (Hastie,
@@ -39,14 +39,12 @@ def ridge_path(features: torch.Tensor, wanted: torch.Tensor, penalties: Sequence
     for start, end in parts(len(features)):
         along += centred[start:end].T @ turned.centred(start, end) @ turned.basis
     total = (centred**2).sum()
-    found = []
     for penalty in penalties:
         turned_weight = along / (turned.spread + penalty)
         errors = total - 2 * (turned_weight * along).sum() + (turned_weight**2 * turned.spread).sum()
         weight, bias = turned.layer(turned_weight, mean)
         loss = float(errors.clamp(min=0)) / wanted.numel()
-        found.append(RidgeFit(penalty, weight, bias, loss))
-    return found
+        yield RidgeFit(penalty, weight, bias, loss)
 
 
 def wanted_scores(

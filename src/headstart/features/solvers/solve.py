@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,16 +10,25 @@ from torch import nn
 
 from headstart.config.schema.head import LinearHeadConfig
 from headstart.facts import Task
-from headstart.features.solvers import likelihood
-from headstart.features.solvers.choice import Candidate, Examples, Judge, Solved, State, choose, refitted
+from headstart.features.solvers.choice import (
+    GAP,
+    Candidate,
+    Examples,
+    Judge,
+    Seen,
+    Solved,
+    State,
+    choose,
+    refitted,
+)
 from headstart.features.solvers.knn import bank_of
-from headstart.features.solvers.likelihood import Likelihood
-from headstart.features.solvers.logistic import LogisticFit, logistic_path
+from headstart.features.solvers.likelihood import Likelihood, of_classes, of_labels, of_one
+from headstart.features.solvers.logistic import logistic_path
 from headstart.features.solvers.outcomes import with_all_classes
-from headstart.features.solvers.ridge import RidgeFit, ridge_path, wanted_scores
+from headstart.features.solvers.ridge import ridge_path, wanted_scores
 
-Seen = Callable[[int, int], None]
-"""Candidates that are solved, of how many."""
+Fit = Callable[[torch.Tensor, torch.Tensor, Sequence[Any]], Iterator[Candidate]]
+"""Features, targets and penalties or numbers of neighbours -> a candidate for each of these."""
 
 
 def solve(
@@ -39,37 +47,39 @@ def solve(
 ) -> Solved:
     """Solve `head` for every candidate of a resolved `config`, and keep the one that validation chooses.
 
-    `train` and `val` are features and targets on one device; `weights` per class and `smoothing` are the loss's.
-    With `refit`, `train` ends with the examples of `val`: a candidate is chosen by fits on those before, then
-    fitted to all (SimCLR, appendix B.8). A pure function: the head itself stays as it is. Raises RunFailed where
-    features are not finite.
+    `train` and `val` are features and targets on one device; `weights` per class and `smoothing` are the loss's. Of
+    equal candidates that with the strongest penalty, or the most neighbours, is kept. With `refit`, `train` ends
+    with the examples of `val`: a candidate is chosen by fits on those before, then fitted to all (SimCLR, appendix
+    B.8). A pure function: the head itself keeps its numbers. Raises RunFailed where features are not finite.
     """
     judge = Judge(head.eval(), task, monitor, threshold)
     features, targets = train
-    if config.solver == "knn":
-        return _neighbors(config, judge, train, val, refit=refit)
     fitted = len(features) - len(val[0]) if refit else len(features)
-
-    def candidates(features: torch.Tensor, targets: torch.Tensor, penalties: Sequence[float]) -> list[Candidate]:
-        if config.solver == "lbfgs":
-            return _logistic(head, features, targets, penalties, task, weights, smoothing, seen)
-        return _ridge(head, features, targets, penalties, task)
-
-    # of equal ones the strongest is kept
-    penalties = sorted(config.penalties or (), reverse=True)
-    found = candidates(features[:fitted], targets[:fitted], penalties)
-    about = {"solver": config.solver, "candidates": len(penalties)} | _gaps(found)
-    chosen, place = choose(found, val, judge, about=about)
-    kept = {"penalty": penalties[place], "refitted": refit}
-    if not refit:
-        return Solved(chosen.state, chosen.rows, chosen.best, chosen.row, chosen.threshold, chosen.about | kept)
-    return refitted(chosen, lambda: candidates(features, targets, [penalties[place]])[0], train, judge, about=kept)
+    fit, key = _fit_of(config, head, task, weights, smoothing)
+    given: Sequence[float] = (config.neighbors if config.solver == "knn" else config.penalties) or ()
+    strengths = sorted(given, reverse=True)
+    if config.solver == "knn":
+        strengths = [count for count in strengths if count <= fitted] or [fitted]
+    about = {"solver": config.solver, "candidates": len(strengths)}
+    found = fit(features[:fitted], targets[:fitted], strengths)
+    chosen, place = choose(found, val, judge, about=about, seen=seen)
+    best = strengths[place]
+    more = {key: best, "refitted": refit}
+    again = (lambda: next(fit(features, targets, [best]))) if refit else None
+    return refitted(chosen, again, train, judge, about=more)
 
 
-def _gaps(found: Sequence[Candidate]) -> dict[str, Any]:
-    """How exactly a path was solved, where that is not in closed form."""
-    gaps = [candidate.says["gap"] for candidate in found if "gap" in candidate.says]
-    return {"largest_gap": max(gaps)} if gaps else {}
+def _fit_of(
+    config: LinearHeadConfig, head: nn.Module, task: Task, weights: torch.Tensor | None, smoothing: float
+) -> tuple[Fit, str]:
+    """How a head is fitted, and what its candidates differ in."""
+    if config.solver == "lbfgs":
+        return lambda *given: _logistic(head, *given, task=task, weights=weights, smoothing=smoothing), "penalty"
+    if config.solver == "ridge":
+        return lambda *given: _ridge(head, *given, task=task), "penalty"
+    if config.solver == "knn":
+        return lambda *given: _neighbors(*given, temperature=config.temperature or 1.0), "neighbors"
+    raise ValueError(f"{config.solver} is no solver of this kind")
 
 
 def _logistic(
@@ -77,79 +87,53 @@ def _logistic(
     features: torch.Tensor,
     targets: torch.Tensor,
     penalties: Sequence[float],
+    *,
     task: Task,
     weights: torch.Tensor | None,
     smoothing: float,
-    seen: Seen | None,
-) -> list[Candidate]:
+) -> Iterator[Candidate]:
     outputs = _linear_of(head)[1].out_features
     whole = _likelihood(targets, outputs, task, weights, smoothing)
-
-    def fit(likelihood: Likelihood) -> list[LogisticFit]:
-        told = None if seen is None else lambda done: seen(done, len(penalties))
-        return logistic_path(features, likelihood, penalties, seen=told)
-
-    return [
-        Candidate(
-            _state(head, one.weight, one.bias),
-            {
-                "penalty": one.penalty,
-                "train/loss": one.loss / whole.total,
-                "train/objective": one.objective / len(features),
-                "gap": one.gap / len(features),
-            },
-        )
-        for one in with_all_classes(fit, features, whole)
-    ]
+    for one in with_all_classes(lambda some: logistic_path(features, some, penalties), features, whole):
+        says = {
+            "penalty": one.penalty,
+            "train/loss": one.loss / whole.total,
+            "train/objective": one.objective / len(features),
+            GAP: one.gap / len(features),
+        }
+        yield Candidate(_state(head, one.weight, one.bias), says)
 
 
 def _likelihood(
     targets: torch.Tensor, outputs: int, task: Task, weights: torch.Tensor | None, smoothing: float
 ) -> Likelihood:
     if task == "multiclass":
-        return likelihood.of_classes(targets.long(), outputs, weights=weights, smoothing=smoothing)
+        return of_classes(targets.long(), outputs, weights=weights, smoothing=smoothing)
     if task == "binary":
-        return likelihood.of_one(targets, weights=weights, smoothing=smoothing)
+        return of_one(targets, weights=weights, smoothing=smoothing)
     if task == "multilabel":
-        return likelihood.of_labels(targets, weights=weights, smoothing=smoothing)
+        return of_labels(targets, weights=weights, smoothing=smoothing)
     raise ValueError("a logistic regression is of classes")
 
 
 def _ridge(
-    head: nn.Module, features: torch.Tensor, targets: torch.Tensor, penalties: Sequence[float], task: Task
-) -> list[Candidate]:
+    head: nn.Module, features: torch.Tensor, targets: torch.Tensor, penalties: Sequence[float], *, task: Task
+) -> Iterator[Candidate]:
     name, layer = _linear_of(head)
     units = None
     if task == "regression":
-        state = head.state_dict()
-        after = str(int(name) + 1)
+        state, after = head.state_dict(), int(name) + 1
         units = state[f"{after}.mean"].double(), state[f"{after}.std"].double()
     wanted = wanted_scores(targets, layer.out_features, task, units=units)
-    fits: list[RidgeFit] = ridge_path(features, wanted, penalties)
-    return [
-        Candidate(_state(head, one.weight, one.bias), {"penalty": one.penalty, "train/loss": one.loss})
-        for one in fits
-    ]
+    for one in ridge_path(features, wanted, penalties):
+        yield Candidate(_state(head, one.weight, one.bias), {"penalty": one.penalty, "train/loss": one.loss})
 
 
-def _neighbors(config: LinearHeadConfig, judge: Judge, train: Examples, val: Examples, *, refit: bool) -> Solved:
-    features, targets = train
-    fitted = len(features) - len(val[0]) if refit else len(features)
-    counts = sorted((count for count in config.neighbors or () if count <= fitted), reverse=True)
-    temperature = float(config.temperature or math.nan)
-
-    def candidate(count: int, end: int) -> Candidate:
-        return Candidate(
-            bank_of(features[:end], targets[:end], count=count, temperature=temperature), {"neighbors": count}
-        )
-
-    found = (candidate(count, fitted) for count in counts)
-    about = {"solver": "knn", "candidates": len(counts)}
-    chosen, place = choose(found, val, judge, about=about)
-    kept = {"neighbors": counts[place], "refitted": refit}
-    if not refit:
-        return Solved(chosen.state, chosen.rows, chosen.best, chosen.row, chosen.threshold, chosen.about | kept)
-    return refitted(chosen, lambda: candidate(counts[place], len(features)), train, judge, about=kept)
+def _neighbors(
+    features: torch.Tensor, targets: torch.Tensor, counts: Sequence[int], *, temperature: float
+) -> Iterator[Candidate]:
+    for count in counts:
+        yield Candidate(bank_of(features, targets, count=count, temperature=temperature), {"neighbors": count})
 
 
 def _linear_of(head: nn.Module) -> tuple[str, nn.Linear]:
