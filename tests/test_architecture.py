@@ -27,6 +27,7 @@ ROWS = (
     {"recording", "planning"},
     {"shortcuts"},
     {"preparation"},
+    {"rehearsal"},
     {"resolve", "environment"},
     {"installed", "source_code"},
     {"features"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -12,20 +12,22 @@ from torch import nn
 from headstart.config.paths import output_dir_of
 from headstart.config.schema.root import Config
 from headstart.config.schema.weights import STAGE, LoadedConfig, RunConfig
-from headstart.data import ImageDataModule, load_data
+from headstart.data import ImageDataModule
 from headstart.data.load import bit_image_size
 from headstart.errors import ConfigError
 from headstart.facts import DataFacts
 from headstart.features.eligible import fits_on_features, shared_features
 from headstart.features.prefix_choice import require_prefix
 from headstart.machine import keep_freed_memory
-from headstart.models.classifier import Built, build_classifier, on_same_backbone
+from headstart.models.classifier import Built
 from headstart.models.source_head import source_head
 from headstart.models.weights import WeightsFile, locate_weights
 from headstart.records.store import check_writable
-from headstart.resolve import resolve, resolve_for_data, spec_of
+from headstart.rehearsal import Rehearsal as Rehearsal
+from headstart.rehearsal import data_of, is_drawn, model_of
+from headstart.resolve import resolve, resolve_for_data
 from headstart.strategies import Timing, TrainingPlan, build_plan, resolve_strategy
-from headstart.strategies.additions import attach, attaches
+from headstart.strategies.additions import attach
 from headstart.strategies.penalties import Parts, build_penalties
 from headstart.training.batches import check_batches, check_pieces
 from headstart.training.checkpointing import enable_checkpointing
@@ -35,34 +37,6 @@ from headstart.training.losses import build_loss
 from headstart.training.normalization import set_momentum
 from headstart.training.schedules import Factor, build_run_factor
 from headstart.training.trainer import Budget
-
-
-@dataclass
-class Rehearsal:
-    """What the check of a sweep's jobs keeps from one to the next."""
-
-    gpu_elsewhere: bool = False
-    """Whether the runs will have a GPU on another machine."""
-    runs: bool = False
-    """Whether what is prepared will run: then each has the initial values of its own seed, and weights are there.
-    Those whose heads alone train share their backbone, the very module."""
-    data: dict[str, ImageDataModule] = field(default_factory=dict)
-    weights: dict[str, WeightsFile | None] = field(default_factory=dict)
-    models: dict[str, Built] = field(default_factory=dict)
-
-    def keep(self, key: str, built: Built) -> None:
-        """Keep a model as well, and as many of those before it as memory allows."""
-        self.models[key] = built
-        while len(self.models) > 1 and sum(map(_size_of, self.models.values())) > _NUMBERS_KEPT:
-            del self.models[next(iter(self.models))]
-
-
-_NUMBERS_KEPT = 500_000_000
-"""Numbers in the parameters of all models that are kept: 2 GB."""
-
-
-def _size_of(built: Built) -> int:
-    return sum(group.size for group in built.layers.groups)
 
 
 @dataclass(frozen=True)
@@ -116,9 +90,9 @@ def prepare(config: Config, *, rehearsal: Rehearsal | None = None, fresh: bool =
             "weights.path=stage:...: names a job of an experiment file; add -m to run it with that one."
         )
     weights = None if awaited else _weights(config, rehearsal)
-    data = _read(config, rehearsal, fresh=fresh)
+    data = data_of(config, rehearsal, fresh=fresh)
     config = resolve_for_data(config, data.facts)
-    built = _model(config, data.facts, weights, rehearsal)
+    built = model_of(config, data.facts, weights, rehearsal)
     timing = Timing(
         config.trainer.max_steps or (config.trainer.max_epochs or 1) * data.steps_per_epoch, data.steps_per_epoch
     )
@@ -173,68 +147,6 @@ def _weights(config: Config, rehearsal: Rehearsal | None) -> WeightsFile | None:
     if rehearsal:
         rehearsal.weights[key] = found
     return found
-
-
-def _model(config: Config, facts: DataFacts, weights: WeightsFile | None, rehearsal: Rehearsal | None) -> Built:
-    """The model of a resolved config; in a mere rehearsal its initial values may be those of another seed."""
-    first_k = config.weights.first_k if isinstance(config.weights, LoadedConfig) else None
-
-    def build() -> Built:
-        return build_classifier(
-            name=config.backbone.name,
-            library=config.backbone.library,
-            head=config.head,
-            classes=facts.num_outputs,
-            channels=config.data.channels,
-            size=facts.image_size,
-            weights=weights,
-            seed=config.seed,
-            first_k=first_k,
-            units=facts.units,
-        )
-
-    if rehearsal is None:
-        return build()
-    loaded = weights and (weights.path, weights.sha256)
-    backbone = repr((config.backbone, config.head.pool, config.data.channels, facts.image_size, loaded, first_k))
-    if not rehearsal.runs:
-        key = repr((backbone, config.head, facts.num_outputs, facts.units))
-        built = rehearsal.models.get(key)
-        if built is None:
-            built = build()
-            rehearsal.keep(key, built)
-        return replace(built, model=copy.deepcopy(built.model))
-    own = f"{backbone} seed {config.seed}"
-    built = rehearsal.models.get(backbone) or rehearsal.models.get(own)
-    if built is None:
-        built = build()
-        rehearsal.keep(own if is_drawn(config, built) else backbone, built)
-    if attaches(config.strategy):
-        return replace(built, model=copy.deepcopy(built.model))
-    return on_same_backbone(
-        built, head=config.head, classes=facts.num_outputs, units=facts.units, seed=config.seed, first_k=first_k
-    )
-
-
-def is_drawn(config: Config, built: Built) -> bool:
-    """Whether something in a backbone that was just built was drawn from the seed."""
-    first_k = getattr(config.weights, "first_k", None)
-    return built.report is None or bool(built.report.missing) or first_k is not None
-
-
-def _read(config: Config, rehearsal: Rehearsal | None, *, fresh: bool) -> ImageDataModule:
-    """The data of a resolved config."""
-    spec = spec_of(config)
-    key = repr((config.data, spec, config.trainer.devices))
-    if rehearsal and key in rehearsal.data:
-        kept = rehearsal.data[key]
-        return kept.for_seed(config.seed) if rehearsal.runs else kept
-    threads, workers = config.trainer.threads or 1, config.data.num_workers or 0
-    data = load_data(config.data, spec, seed=config.seed, threads=threads, num_workers=workers, fresh=fresh)
-    data.world = config.trainer.devices
-    if rehearsal:
-        rehearsal.data[key] = data
-    return data
 
 
 def _penalties(

@@ -86,9 +86,14 @@ def redacted(value: Any) -> Any:
 
 def _values() -> list[str]:
     """What the environment holds under names of secrets, the longest first."""
-    named = {name: value for name, value in os.environ.items() if _NAMED.search(name) and not _OF_PATH.search(name)}
+    named = {name: value for name, value in os.environ.items() if _is_secrets_name(name)}
     found = {*named.values()} | _stored()
     return sorted((value for value in found if _is_one(value)), key=len, reverse=True)
+
+
+@lru_cache(maxsize=4096)
+def _is_secrets_name(name: str) -> bool:
+    return bool(_NAMED.search(name)) and not _OF_PATH.search(name)
 
 
 def _is_one(value: str) -> bool:

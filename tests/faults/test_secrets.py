@@ -173,9 +173,9 @@ def test_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(folder)
 
 
-def _log_in_a_job(log: str) -> None:
+def _log_in_a_job() -> None:
     """In a job's process: what a library logs that was imported before the job began."""
-    log_to(Path(log))
+    log_to(Path("sweep"), ["job"])
 
     def perform(*rest: object, **more: object) -> str:
         print(f"printed {HUB}")
@@ -188,11 +188,11 @@ def _log_in_a_job(log: str) -> None:
 
 
 def test_a_job_log() -> None:
-    process = forkserver().Process(target=_log_in_a_job, args=("log.txt",))
+    process = forkserver().Process(target=_log_in_a_job)
     process.start()
     process.join()
     assert process.exitcode == 1
-    text = Path("log.txt").read_text()
+    text = Path("sweep/jobs/job/log.txt").read_text()
     for said in ("printed ***", "unfinished", "logged ***", "OSError: raised ***"):
         assert said in text
     assert HUB not in text

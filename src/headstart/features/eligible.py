@@ -34,7 +34,7 @@ def _obstacle(config: Config, plan: TrainingPlan) -> str:
     if any(HEAD not in phase.rates for phase in plan.phases):
         return "the head does not train in every phase"
     if config.regularizer:
-        return f"regularizer={','.join(config.regularizer)} needs the whole model in every step"
+        return f"regularizer={','.join(config.regularizer)} may look at the whole model in every step"
     for key in ("mixup_alpha", "cutmix_alpha"):
         if getattr(data, key):
             return f"data.{key}={getattr(data, key):g} mixes images anew in every step"

@@ -178,7 +178,7 @@ class _Light:
 
 
 def _light(prepared: Prepared, step_seconds: float | None) -> _Light:
-    from headstart.preparation import is_drawn
+    from headstart.rehearsal import is_drawn
 
     layers, budget, sizes = prepared.built.layers, prepared.budget, prepared.facts.sizes
     weights = prepared.weights.sha256 if prepared.weights else ""
