@@ -89,7 +89,7 @@ def _check_untouched(node: Any, group: str, solver: str) -> None:
         default = field.default_factory() if callable(field.default_factory) else field.default
         value = getattr(node, field.name)
         # what `auto` stands for is filled in where nobody has touched anything
-        filled = field.name in ("name", "restart") or (field.metadata or {}).get("auto")
+        filled = field.name in ("name", "restart") or field.metadata.get("auto")
         if not filled and value != default:
             raise ConfigError(f"{group}.{field.name}={value}: {solver} takes no steps; leave the {group} as it is.")
 
