@@ -15,6 +15,7 @@ import pytest
 from tests.compare.test_compare import ARMS, compare_runs, made, three_arms
 
 from headstart.cli import main
+from headstart.compare.arms import short_list
 from headstart.compare.comparison import Comparison, compare_results
 from headstart.compare.fairness import check_strict
 from headstart.compare.formats import render
@@ -67,6 +68,19 @@ def test_what_is_tuned_or_has_no_part_may_differ(key: str) -> None:
     comparison = compare_runs(changed(key, 3))
     assert comparison.unequal == ()
     check_strict(comparison.unequal)
+
+
+def test_a_solved_head_has_no_budget_to_hold_equal() -> None:
+    runs = changed("trainer.max_epochs", None)
+    for run in runs:
+        if run.arm == "changed":
+            run.config["head"]["solver"] = "lbfgs"
+    assert compare_runs(runs).unequal == ()
+
+
+def test_long_lists_are_shown_by_their_ends() -> None:
+    assert short_list([0.5, *range(9), 1000000.0]) == "[0.5..1e+06:11]"
+    assert short_list([1, 2, 3]) == short_list("text") == short_list([str(i) for i in range(20)]) == ""
 
 
 def test_preprocessing_split_sizes_and_trials_should_be_equal() -> None:

@@ -102,6 +102,15 @@ def test_a_mistake_gets_one_clear_line(override: str, said: str) -> None:
         (["schedule=step", "schedule.milestones=[9]", "trainer.max_epochs=5"], "beyond the budget of 5 epochs"),
         (["optimizer=sgd", "optimizer.momentum=0"], "optimizer.nesterov=true needs optimizer.momentum above 0"),
         (["data.shots=2", "data.train_size=2"], "data.shots and data.train_size are both set"),
+        (
+            ["features.views=2"],
+            "features.views=2: are versions of augmented images; data.augment=none has but one.",
+        ),
+        (
+            ["features.views=2", "data.augment=light", "features.use=false"],
+            "features.views: keeps what features.use",
+        ),
+        (["features.prefix=true", "features.use=false"], "features.prefix: keeps what features.use=false computes"),
     ],
 )
 def test_options_that_exclude_each_other(overrides: list[str], said: str) -> None:

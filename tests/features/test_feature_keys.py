@@ -58,19 +58,15 @@ def is_a_miss(bank: FeatureBank, data: Any, **options: Any) -> bool:
     return count > 0
 
 
-@pytest.mark.parametrize("what", OPTIONS)
-def test_options(what: str, filled: FeatureBank, photos: Path, tmp_path: Path) -> None:
-    assert is_a_miss(opened(tmp_path, **OPTIONS[what]), module(photos))
-
-
-@pytest.mark.parametrize("what", MODELS)
-def test_the_model(what: str, filled: FeatureBank, photos: Path, tmp_path: Path) -> None:
-    assert is_a_miss(opened(tmp_path, MODELS[what]()), module(photos))
-
-
-@pytest.mark.parametrize("what", DATA)
-def test_what_is_done_to_images(what: str, filled: FeatureBank, photos: Path, tmp_path: Path) -> None:
-    assert is_a_miss(opened(tmp_path), module(photos, *DATA[what]))
+def test_each_input_is_part_of_the_key(filled: FeatureBank, photos: Path, tmp_path: Path) -> None:
+    data = module(photos)
+    assert not is_a_miss(opened(tmp_path), data)
+    for what, options in OPTIONS.items():
+        assert is_a_miss(opened(tmp_path, **options), data), what
+    for what, model in MODELS.items():
+        assert is_a_miss(opened(tmp_path, model()), data), what
+    for what, overrides in DATA.items():
+        assert is_a_miss(opened(tmp_path), module(photos, *overrides)), what
 
 
 def test_the_machine_and_the_libraries(

@@ -12,7 +12,6 @@ from tests.conftest import RunTiny, tiny_config
 
 from headstart.cli import main
 from headstart.config.compose import compose
-from headstart.errors import ConfigError
 from headstart.finding.rate import HIGHEST, LOWEST, RangeTest, find_rate, rate_at
 from headstart.preparation import prepare
 from headstart.seeds import derive
@@ -83,12 +82,6 @@ def test_of_several_phases_the_one_with_most_to_train() -> None:
     assert not torch.equal(before, weight)
 
 
-def test_a_head_that_is_solved_has_no_rate() -> None:
-    prepared = prepare(tiny_config("strategy=linear_probe", "head.solver=ridge"))
-    with pytest.raises(ConfigError, match=r"head\.solver=ridge has no learning rate"):
-        find_rate(prepared)
-
-
 def test_pieces_make_the_loss_of_the_batch() -> None:
     """The last piece's loss is not the step's."""
     words = ("strategy=full", "strategy.normalization=eval")
@@ -112,6 +105,7 @@ def test_the_command_prints_a_line_to_paste_and_leaves_a_picture_alone(
     ("words", "said"),
     [
         (("--find", "speed"), "argument --find: invalid choice: 'speed'"),
+        (("strategy=linear_probe", "head.solver=ridge", "--find", "lr"), "head.solver=ridge has no learning rate"),
         (("--find", "lr", "-m"), "--find: tries one run; name one without -m."),
         (("--find", "lr", "--plot", "x.gif"), "x.gif: a picture must end in"),
         (("--find", "batch", "--plot", "nowhere/x.png"), "there is no folder nowhere."),

@@ -43,7 +43,7 @@ from headstart.strategies import Timing, build_plan
 from headstart.strategies.plan import HEAD
 from headstart.strategies.rates import multiples
 from headstart.training.module import TransferModule
-from headstart.training.optimizers import layer_of, rates_of
+from headstart.training.optimizers import rates_of
 from headstart.training.schedules import build_run_factor
 
 TIMING = Timing(total_steps=24, steps_per_epoch=6)
@@ -283,17 +283,19 @@ def watched_run(
         assert isinstance(optimizer, torch.optim.Optimizer)
         before = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
         LightningModule.optimizer_step(self, *rest, **more)
+        group_of = self.layers.group_of()
+        layer_of = {p: group_of[name] for name, p in self.model.named_parameters()}
         rates: dict[str, list[tuple[float, float]]] = {}
         for group in optimizer.param_groups:
             for p in group["params"]:
                 moved = (before[p] - p.detach()).double()
                 if p.grad is None:
                     assert not moved.any(), "frozen, and moved"
-                    rates.setdefault(layer_of(group["name"]), []).append((0.0, 1.0))
+                    rates.setdefault(layer_of[p], []).append((0.0, 1.0))
                 else:
                     grad = p.grad.double()
                     pair = float((moved * grad).sum()), float(grad.square().sum())
-                    rates.setdefault(layer_of(group["name"]), []).append(pair)
+                    rates.setdefault(layer_of[p], []).append(pair)
         used.append({name: sum(a for a, _ in rs) / sum(b for _, b in rs) for name, rs in rates.items()})
 
     monkeypatch.setattr(TransferModule, "optimizer_step", step)

@@ -182,6 +182,17 @@ def _differing(nodes: Sequence[dict[str, Any]], group: str, without: frozenset[O
     ]
 
 
+LONG_LIST = 8
+"""Numbers in a list that are shown one by one."""
+
+
+def short_list(value: Any) -> str:
+    """A long list of numbers by its ends and its length; empty for anything else."""
+    if not isinstance(value, list) or len(value) <= LONG_LIST or not all(isinstance(x, int | float) for x in value):
+        return ""
+    return f"[{value[0]:g}..{value[-1]:g}:{len(value)}]"
+
+
 def _word(group: str, name: str, value: Any) -> str:
-    text = json.dumps(value).replace('"', "").replace(" ", "")
+    text = short_list(value) or json.dumps(value).replace('"', "").replace(" ", "")
     return f"backbone={text}" if (group, name) == ("backbone", "name") else f"{group}.{name}={text}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headstart.compare.arms import Arm
+from headstart.compare.arms import Arm, short_list
 from headstart.compare.results import IDENTITY, PLACE, SUBSET
 from headstart.errors import RecordError
 
@@ -88,6 +88,8 @@ def _config_differences(arm: Arm, baseline: Arm) -> Iterator[tuple[str, Any, Any
     if a.record is None or b.record is None:
         return
     declared = a.declared | b.declared
+    if _is_solved(a.config) or _is_solved(b.config):
+        declared |= {"trainer.max_epochs", "trainer.max_steps"}
     for group in dict.fromkeys([*a.config, *b.config]):
         if (group, None) in _NO_PART:
             continue
@@ -102,6 +104,11 @@ def _config_differences(arm: Arm, baseline: Arm) -> Iterator[tuple[str, Any, Any
                 yield key, mine.get(name), other.get(name)
 
 
+def _is_solved(config: Mapping[str, Any]) -> bool:
+    """Whether a head was solved at once, so that it has no budget that could be equal to another's."""
+    return (config.get("head") or {}).get("solver", "gradient") != "gradient"
+
+
 def value_words(value: Any) -> str:
     """A config value as text."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else short_list(value) or json.dumps(value, ensure_ascii=False)

@@ -82,6 +82,7 @@ def check(config: Config) -> None:
     check_head(config)
     check_regularizers(config)
     check_mixup(config)
+    _check_features(config)
 
 
 def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
@@ -254,6 +255,19 @@ def check_mixup(config: Config) -> None:
     for key in ("mixup_alpha", "cutmix_alpha"):
         if getattr(config.data, key):
             raise ConfigError(f"regularizer=co_tuning: relates single images to classes; set data.{key}=0.")
+
+
+def _check_features(config: Config) -> None:
+    features = config.features
+    if features.views is not None and config.data.augment == "none":
+        raise ConfigError(
+            f"features.views={features.views}: are versions of augmented images; data.augment=none has but one."
+        )
+    for key, asked in (("views", features.views is not None), ("prefix", features.prefix)):
+        if asked and features.use is False:
+            raise ConfigError(
+                f"features.{key}: keeps what features.use=false computes anew; leave one of them out."
+            )
 
 
 def _check_augmentation(config: Config) -> None:

@@ -88,8 +88,9 @@ def _check_untouched(node: Any, group: str, solver: str) -> None:
     for field in dataclasses.fields(node):
         default = field.default_factory() if callable(field.default_factory) else field.default
         value = getattr(node, field.name)
-        # a resolved schedule says what `auto` stood for
-        if field.metadata and field.name not in ("name", "restart") and value != default:
+        # what `auto` stands for is filled in where nobody has touched anything
+        filled = field.name in ("name", "restart") or field.metadata.get("auto")
+        if not filled and value != default:
             raise ConfigError(f"{group}.{field.name}={value}: {solver} takes no steps; leave the {group} as it is.")
 
 

@@ -1,9 +1,9 @@
 """Resizing a batch on a GPU: two products of half-precision matrices for each image, with little else moved.
 
 Against float32 in several passes it reads and writes a quarter of the bytes, and the products are those that GPUs
-have special units for. Levels are shifted to -128 ... 127, exact in float16; weights have 11 bits and add up to
-1; sums are float32; what is in between is not rounded to whole levels as Pillow does it. Together that moves a
-result by less than one level before it is rounded, hence by at most one after (tests/data/test_augmentation.py).
+have special units for. Levels are shifted to -128 ... 127, exact in float16; weights have 11 bits; sums are
+float32; what is in between is not rounded to whole levels as Pillow does it. Together that moves a result by less
+than one level before it is rounded, hence by at most one after (tests/data/test_augmentation.py).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _weights(
     *,
     mirrored: Mask | None = None,
 ) -> torch.Tensor:
-    """float16 (n, out, longest): how much each input pixel counts in each output pixel; a row adds up to 1.
+    """float16 (n, out, longest): how much each input pixel counts in each output pixel.
 
     Computed for the few pixels alone that a kernel reaches, and then put in their places among zeros.
     """
@@ -77,9 +77,6 @@ def _weights(
     inside = (pixels >= 0) & (pixels < last) & (pixels < extent)
     weights = torch.where(inside, kernel((pixels + 0.5 - centers) / widened), 0.0)
     half = (weights / weights.sum(dim=2, keepdim=True)).half()
-    heaviest = half.argmax(dim=2, keepdim=True)
-    missing = 1 - half.float().sum(dim=2, keepdim=True)
-    half = half.scatter(2, heaviest, (half.gather(2, heaviest).float() + missing).half())
     found = torch.zeros((len(lengths), out, whole), dtype=torch.float16, device=device)
     # each tap of a row has a place of its own, those outside of the image in what is cut off
     found.scatter_(2, pixels.long() + before, half)

@@ -134,6 +134,9 @@ class _Recorder(fx.Interpreter):
         super().__init__(backbone, garbage_collect_values=False, graph=graph)
         self.seen: dict[fx.Node, Any] = {}
 
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return super().call_module(target, _with_lists(args), _with_lists(kwargs))
+
     def run_node(self, n: fx.Node) -> Any:
         self.seen[n] = super().run_node(n)
         return self.seen[n]
@@ -235,6 +238,15 @@ class _Flow:
 
     def _as_argument(self, graph: fx.Graph, node: fx.Node, count: fx.Node | None) -> Argument:
         return _with_count(graph, self.seen[0][node], self.seen[1][node], count)
+
+
+def _with_lists(value: Any) -> Any:
+    """Lists that may be changed, as some modules do with theirs, in the place of fx's own."""
+    if isinstance(value, list):
+        return [_with_lists(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _with_lists(one) for key, one in value.items()}
+    return tuple(map(_with_lists, value)) if type(value) is tuple else value
 
 
 def _is_plain(value: Any) -> bool:

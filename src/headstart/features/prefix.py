@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,35 +24,31 @@ WHOLE = "features"
 """The cut above a backbone that is frozen as a whole."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What of a phase is frozen, and what is not: names of the backbone's tensors."""
-
-    frozen: tuple[str, ...]
-    others: tuple[str, ...]
-
-
-def parts_of(layers: LayerMap, plan: TrainingPlan, number: int) -> Parts:
-    """What never trained up to the end of a phase, and in no way moved; all else."""
-    moved = {name for phase in plan.phases[: number + 1] for name in phase.rates}
-    frozen, others = list[str](), list[str]()
-    for group in layers.backbone:
-        names = [*(parameter.name for parameter in group.parameters), *group.buffers]
-        (others if group.name in moved else frozen).extend(name.removeprefix("backbone.") for name in names)
-    return Parts(tuple(frozen), tuple(others))
-
-
 def cut_of(
     backbone: nn.Module, layers: LayerMap, plan: TrainingPlan, number: int, *, shape: tuple[int, int, int]
 ) -> Cut:
-    """Where the frozen part of a phase ends; raises NoCut where nothing is frozen, or no cut can be found."""
-    parts = parts_of(layers, plan, number)
-    if not parts.frozen:
+    """Where the frozen part of a phase ends: what never trained up to the phase's end, and in no way moved.
+
+    Raises NoCut where nothing is frozen, or no cut can be found.
+    """
+    moved = {name for phase in plan.phases[: number + 1] for name in phase.rates}
+    groups = [group for group in layers.backbone if group.name in moved]
+    if len(groups) == len(layers.backbone):
         raise NoCut("no layer group stays frozen from the start")
-    if not parts.others:
-        width = _width(backbone, shape)
-        return Cut(WHOLE, backbone, nn.Identity(), (width,))
-    return find_cut(backbone, parts.others, shape=shape)
+    if not groups:
+        return Cut(WHOLE, backbone, nn.Identity(), (_width(backbone, shape),))
+    trained = [parameter.name for group in groups for parameter in group.parameters]
+    trained += [name for group in groups for name in group.buffers if not _is_constant(name, backbone)]
+    return find_cut(backbone, [name.removeprefix("backbone.") for name in trained], shape=shape)
+
+
+def _is_constant(buffer: str, backbone: nn.Module) -> bool:
+    """Whether a buffer of a layer group that trains stays as it is: the angles of positions, for example.
+
+    It does in a module that has nothing to train and is no normalisation, which has running statistics.
+    """
+    module = backbone.get_submodule(buffer.removeprefix("backbone.").rpartition(".")[0])
+    return not list(module.parameters(recurse=False)) and "norm" not in type(module).__name__.lower()
 
 
 def cuts_of(
@@ -132,7 +127,9 @@ class Prefix:
 
     def rest(self, phase: Phase) -> Rest:
         """What is to be computed from it."""
-        return self._cuts[self.plan.phases.index(phase)].rest
+        # no module: whoever holds it would take the layers above for further ones of its own
+        rest: Rest = self._cuts[self.plan.phases.index(phase)].rest.forward
+        return rest
 
     def about(self) -> dict[str, Any]:
         """For the record: what was kept where, by the name of the cut."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from headstart.records.atomic import write_json
+from headstart.records.atomic import plain_json
 
 FILE = "progress.json"
 
@@ -25,8 +26,13 @@ class Progress:
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
-    """Write it down, whole or not at all."""
-    write_json(folder / FILE, asdict(progress))
+    """Write it down; a reader sees the old file or the new one.
+
+    Training waits for this every other second: unlike what counts, it is not forced onto the disk.
+    """
+    temporary = folder / f".{FILE}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(plain_json(asdict(progress))), encoding="utf-8")
+    temporary.replace(folder / FILE)
 
 
 def read_progress(folder: Path) -> Progress | None:

@@ -57,7 +57,7 @@ def export_onnx(folder: Path, path: Path) -> Exported:
 
     n is free. The file's metadata says how an image is brought to the input, the class names and the threshold.
     Raises RecordError where the exported model's scores differ from the model's own by more than 1e-4 in float32
-    (numbers: of their standard deviation), or it cannot be exported.
+    (of the largest score where that is above 1; numbers: of their standard deviation), or it cannot be exported.
     """
     check_export(path)
     model, _ = load_run(folder)
@@ -70,7 +70,7 @@ def export_onnx(folder: Path, path: Path) -> Exported:
         import onnx
 
         onnx.save(program, str(temporary))
-        written["difference"] = largest_difference(temporary, images, expected) / _scale(folder)
+        written["difference"] = largest_difference(temporary, images, expected) / _scale(folder, expected)
         if not written["difference"] <= TOLERANCE:
             raise RecordError(
                 f"{folder}: the exported model's scores differ by {written['difference']:.2g} from its own, more "
@@ -117,10 +117,13 @@ def preprocessing_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def _scale(folder: Path) -> float:
-    """What the scores are measured in: 1, or the smallest standard deviation of numbers in the data's own units."""
+def _scale(folder: Path, scores: torch.Tensor) -> float:
+    """What the scores are measured in: the smallest standard deviation of numbers in the data's own units.
+
+    Of classes 1, or the largest score where that is more: float32 knows scores no better than by a share of it.
+    """
     spread = read_record(folder).data.get("target_std")
-    return min(map(float, spread)) if spread else 1.0
+    return min(map(float, spread)) if spread else max(1.0, float(scores.abs().max()))
 
 
 def _images(folder: Path) -> torch.Tensor:
