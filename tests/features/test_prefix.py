@@ -116,6 +116,7 @@ def test_no_image_is_loaded(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch) 
     _, record = run(prepared.config, prepared=prepared)
     assert len(read) <= for_record + 48  # the record's, and pictures
     assert record.features["prefix"]["layer3"]["rows"]["computed"] == 0
+    assert "image" in next(iter(prepared.data.val_dataloader()))  # for whoever comes after
 
 
 @pytest.mark.parametrize("at", [pytest.param(5, marks=pytest.mark.slow), 8])
