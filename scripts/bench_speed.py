@@ -24,7 +24,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "step": ("--backbone=test_resnet", "--size=32", "--batch=8", "--steps=3", "--rounds=1"),
     "startup": ("--backbone=test_resnet", "--size=32", "--images=16", "--batch=8", "--rounds=1"),
     "heads": ("--backbone=resnet18", "--size=32", "--images=60", "--epochs=2", "--rounds=1", "--separate=1"),
-    "lbfgs": (),
+    "lbfgs": ("--drawn", "--images=200", "--width=32", "--penalties=5", "--rounds=1"),
 }  # fmt: skip
 
 

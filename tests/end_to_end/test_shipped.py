@@ -19,6 +19,7 @@ from headstart.errors import WeightsError
 from headstart.experiment import run
 from headstart.preparation import Rehearsal, prepare
 from headstart.records.store import find_runs
+from headstart.records.tables import read_rows
 from headstart.sweep.expand import expand
 from headstart.sweep.launch import launch
 
@@ -29,6 +30,7 @@ SMALL = ("trainer.max_epochs=1", "trainer.progress=none", "logger=none", "traine
 def test_every_experiment_is_tried_here_and_says_how_it_is_run() -> None:
     assert group_choices("experiment") == [
         "bit_hyperrule",
+        "kornblith_linear",
         "layer_transferability",
         "multilabel",
         "quickstart",
@@ -100,6 +102,20 @@ def test_bit_hyperrule(tmp_path: Path) -> None:
     _, record = run(expand([*job.overrides, *small]).jobs[0].config)
     assert record.steps == 10
     assert record.config["data"]["image_size"] == [128, 128]
+
+
+def test_kornblith_linear() -> None:
+    """The protocol itself, with a small backbone on digits: 45 penalties, one chosen, then all images."""
+    words = ["experiment=kornblith_linear", "backbone.name=test_resnet", "weights=scratch", "data=digits"]
+    config = expand([*words, *SMALL[1:]]).jobs[0].config
+    assert (config.data.image_size, config.data.crop_pct, config.data.augment) == (224, 1.0, "none")
+    small = ["data.image_size=32", "data.train_size=80", "data.val_size=40", "data.test_size=40"]
+    folder, record = run(expand([*words, *SMALL[1:], *small]).jobs[0].config)
+    rows = read_rows(folder / "metrics.csv")
+    assert [rows[0]["penalty"], rows[44]["penalty"]] == pytest.approx([1e5, 1e-6])
+    assert len(rows) == 46
+    assert record.features["solver"]["refitted"]
+    assert "fit/accuracy_micro" in record.metrics
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from headstart.features.solvers.likelihood import require_finite
 
 ROWS = 8192
 """Examples that are brought to float64 at once."""
+_EVEN = 1e-5
+"""Least share of the largest spread that the smallest must have for a decomposition in float32."""
 _NOISE = 16 * torch.finfo(torch.float64).eps
 """Spread of a direction, as a share of the largest, below which rounding is all that it holds."""
 
@@ -54,25 +56,43 @@ def parts(count: int) -> list[tuple[int, int]]:
     return [(start, min(start + ROWS, count)) for start in range(0, count, ROWS)]
 
 
-def coordinates_of(features: torch.Tensor) -> Coordinates:
-    """Turn features (n, width); raises RunFailed where they are not finite."""
+def coordinates_of(features: torch.Tensor, *, exact: bool = True) -> Coordinates:
+    """Turn features (n, width); raises RunFailed where they are not finite.
+
+    Unless it is to be `exact`, the decomposition is in the features' own precision where their spread allows that:
+    directions are then orthonormal, and uncorrelated, as far as that goes.
+    """
     require_finite(features)
     count, width = features.shape
-    mean = sum((features[a:b].double().sum(dim=0) for a, b in parts(count)), torch.zeros(())) / count
-    span: torch.Tensor | None = None
-    if count < width:
-        span = torch.linalg.qr((features.double() - mean).T).Q
-    size = min(count, width)
-    gram = torch.zeros(size, size, dtype=torch.float64, device=features.device)
-    for a, b in parts(count):
-        some = features[a:b].double() - mean
+    mean = torch.stack([features[a:b].double().sum(dim=0) for a, b in parts(count)]).sum(dim=0) / count
+    if not exact and count > width:
+        gram = _gram(features, mean, None, features.dtype)
+        spread, basis = torch.linalg.eigh(gram)
+        if spread[0] > _EVEN * spread[-1]:
+            return _in_basis(features, mean, basis, features.dtype)
+    span = torch.linalg.qr((features.double() - mean).T).Q if count < width else None
+    spread, turn = torch.linalg.eigh(_gram(features, mean, span, torch.float64))
+    turn = turn[:, spread > _NOISE * spread[-1].clamp(min=torch.finfo(torch.float64).tiny)]
+    return _in_basis(features, mean, turn if span is None else span @ turn, torch.float64)
+
+
+def _gram(features: torch.Tensor, mean: torch.Tensor, span: torch.Tensor | None, kind: torch.dtype) -> torch.Tensor:
+    """X'X of the centred features, or of what they are in a span."""
+    size = features.shape[1] if span is None else span.shape[1]
+    gram = torch.zeros(size, size, dtype=kind, device=features.device)
+    for start, end in parts(len(features)):
+        some = (features[start:end].double() - mean).to(kind)
         some = some if span is None else some @ span
         gram += some.T @ some
-    spread, turn = torch.linalg.eigh(gram)
-    keeps = spread > _NOISE * spread[-1].clamp(min=torch.finfo(torch.float64).tiny)
-    spread, turn = spread[keeps], turn[:, keeps]
-    basis = turn if span is None else span @ turn
-    rows = torch.empty(count, basis.shape[1], dtype=features.dtype, device=features.device)
-    for a, b in parts(count):
-        rows[a:b] = ((features[a:b].double() - mean) @ basis).to(features.dtype)
-    return Coordinates(features, mean, basis, spread, rows)
+    return gram
+
+
+def _in_basis(features: torch.Tensor, mean: torch.Tensor, basis: torch.Tensor, kind: torch.dtype) -> Coordinates:
+    """The features along the columns of `basis`, by products of that kind."""
+    rows = torch.empty(len(features), basis.shape[1], dtype=features.dtype, device=features.device)
+    spread = torch.zeros(basis.shape[1], dtype=torch.float64, device=features.device)
+    for start, end in parts(len(features)):
+        some = (features[start:end].double() - mean).to(kind) @ basis
+        spread += some.square().sum(dim=0, dtype=torch.float64)
+        rows[start:end] = some.to(features.dtype)
+    return Coordinates(features, mean, basis.double(), spread, rows)

@@ -75,7 +75,7 @@ def logistic_path(
     objective is above its lowest is bounded in float64, on the features as they are, and what is above `TOLERANCE`
     goes on with slopes in float64.
     """
-    turned = coordinates_of(features)
+    turned = coordinates_of(features, exact=False)
     order = sorted(penalties, reverse=True)
     outputs = len(likelihood.positive)
     line = _Line((), (), ())

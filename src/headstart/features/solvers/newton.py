@@ -11,7 +11,7 @@ from headstart.features.solvers.coordinates import Coordinates, parts
 from headstart.features.solvers.likelihood import Likelihood
 from headstart.features.solvers.products import newton_step
 
-TOLERANCE = 1e-5
+TOLERANCE = 2e-5
 """Objective per example that a fit may be above its lowest, by its bound."""
 SHARE = 0.05
 """The same as a share of the objective itself, where that is less: weak penalties on classes that can be told."""
@@ -127,8 +127,12 @@ def look(
     residuals = likelihood.residuals(probabilities)
     slopes = (residuals.to(rows.dtype).reshape(fits * outputs, -1) @ rows).view(fits, outputs, rank).double()
     curvature = likelihood.own_curvature(probabilities).sum(dim=2)
-    sums = likelihood.losses(scores), slopes, residuals.sum(dim=2), curvature
-    return _state(penalties, weights, biases, sums, probabilities)
+    slopes = slopes + 2 * penalties[:, None, None] * weights
+    bias_slopes = residuals.sum(dim=2)
+    gaps = _bound(penalties, slopes, bias_slopes, curvature)
+    losses = likelihood.losses(scores)
+    objectives = losses + penalties * weights.square().sum(dim=(1, 2))
+    return State(weights, biases, losses, objectives, slopes, bias_slopes, probabilities, gaps)
 
 
 def look_exactly(
@@ -142,13 +146,14 @@ def look_exactly(
 ) -> State:
     """The same in float64, from the features as they are; the probabilities are only there where they are kept."""
     fits, outputs, _ = weights.shape
-    layers = (weights @ turned.basis.T).reshape(fits * outputs, -1)
-    back = torch.zeros_like(layers)
+    layers = (weights.reshape(fits * outputs, -1) @ turned.basis.T).view(fits, outputs, -1)
+    flat = layers.view(fits * outputs, -1)
+    back = torch.zeros_like(flat)
     losses, bias_slopes, curvature = torch.zeros_like(penalties), torch.zeros_like(biases), torch.zeros_like(biases)
-    kept = [layers.new_zeros(fits, outputs, 0)]
+    kept = [biases.new_zeros(fits, outputs, 0)]
     for start, end in parts(len(turned.features)):
         some, features = likelihood.part(start, end), turned.centred(start, end)
-        scores = (layers @ features.T).view(fits, outputs, -1) + biases[:, :, None]
+        scores = (flat @ features.T).view(fits, outputs, -1) + biases[:, :, None]
         probabilities = some.probabilities(scores)
         residuals = some.residuals(probabilities)
         losses += some.losses(scores)
@@ -157,24 +162,21 @@ def look_exactly(
         curvature += some.own_curvature(probabilities).sum(dim=2)
         if keep:
             kept.append(probabilities)
-    slopes = (back @ turned.basis).view_as(weights)
-    return _state(penalties, weights, biases, (losses, slopes, bias_slopes, curvature), torch.cat(kept, dim=2))
+    # of the layers themselves: what holds for them needs no orthonormal directions
+    slopes = back.view_as(layers) + 2 * penalties[:, None, None] * layers
+    along = (slopes.view(fits * outputs, -1) @ turned.basis).view_as(weights)
+    gaps = _bound(penalties, slopes, bias_slopes, curvature)
+    objectives = losses + penalties * layers.square().sum(dim=(1, 2))
+    return State(weights, biases, losses, objectives, along, bias_slopes, torch.cat(kept, dim=2), gaps)
 
 
-def _state(
-    penalties: torch.Tensor,
-    weights: torch.Tensor,
-    biases: torch.Tensor,
-    sums: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
-    probabilities: torch.Tensor,
-) -> State:
-    """The bound is |slope|^2 / (4 penalty): the objective's curvature along weights is 2 x penalty or more.
+def _bound(
+    penalties: torch.Tensor, slopes: torch.Tensor, bias_slopes: torch.Tensor, curvature: torch.Tensor
+) -> torch.Tensor:
+    """|slope|^2 / (4 penalty): the objective's curvature along weights is 2 x penalty or more.
 
     Along the biases, which no penalty bounds, it is estimated by the curvature that they have.
     """
-    losses, slopes, bias_slopes, curvature = sums
-    slopes = slopes + 2 * penalties[:, None, None] * weights
-    gaps = (slopes**2).sum(dim=(1, 2)) / (4 * penalties)
-    gaps = gaps + (bias_slopes**2 / (2 * curvature).clamp(min=torch.finfo(torch.float64).tiny)).sum(dim=1)
-    objectives = losses + penalties * (weights**2).sum(dim=(1, 2))
-    return State(weights, biases, losses, objectives, slopes, bias_slopes, probabilities, gaps)
+    tiny = torch.finfo(torch.float64).tiny
+    gaps = slopes.square().sum(dim=(1, 2)) / (4 * penalties)
+    return gaps + (bias_slopes.square() / (2 * curvature).clamp(min=tiny)).sum(dim=1)
