@@ -169,6 +169,16 @@ def test_the_same_bits_in_any_company(
             assert all(torch.equal(state[key], value) for key, value in everyone[i][0].items()), (which, i)
 
 
+def test_the_same_bits_where_threads_divide_the_work() -> None:
+    """All scores together are more than one thread takes; where it is divided must not matter."""
+    torch.set_num_threads(3)
+    loss = LossConfig(label_smoothing=0.1, class_weights="balanced")
+    everyone = train(range(50), "multilabel", 41, loss, steps=3)
+    for i, (state, losses) in train([16, 33, 4], "multilabel", 41, loss, steps=3).items():
+        assert torch.equal(losses, everyone[i][1])
+        assert all(torch.equal(state[key], value) for key, value in everyone[i][0].items())
+
+
 def test_terms_are_what_the_loss_is_the_mean_of() -> None:
     for task, outputs, config in LOSSES:
         facts = facts_of(task, outputs)
@@ -287,6 +297,16 @@ def test_patience_counts_from_where_the_last_phase_begins(tmp_path: Path) -> Non
         (found,) = fitted([asked(tmp_path / str(begins), optimizer=still, budget=budget)])
         assert isinstance(found, Fitted)
         assert found.epochs == epochs
+
+
+def test_patience_begins_anew_with_each_better_epoch(tmp_path: Path) -> None:
+    course = Course(asked(tmp_path / "0", epochs=9, patience=2), live=False)
+    right = nn.functional.one_hot(course.fit.data.targets("val"), 3).float()
+    for epoch, sure in enumerate((1.0, 2.0, 1.5, 3.0, 2.5, 2.4), start=1):
+        assert course.stopped_by == ""
+        course.end_epoch(epoch * EPOCH, first=(epoch - 1) * EPOCH, losses=[1.0] * EPOCH, scores=sure * right)
+    assert course.stopped_by == "early_stopping"
+    assert course.best["epoch"] == 4
 
 
 def test_the_clock_ends_one_head_alone(tmp_path: Path) -> None:

@@ -201,6 +201,30 @@ def test_a_run_that_was_interrupted_and_resumed_is_one_whole_history(server: Fak
     check_whole(server, only_run(server), folder, record)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_head_that_begins_again_says_nothing_twice(server: FakeWandb, mode: str) -> None:
+    code = (
+        "import sys; from headstart.features.course import Course; from headstart.cli import main\n"
+        "def stop(self, *a):\n    raise KeyboardInterrupt\n"
+        "Course._keep_best = stop\n"  # what came before it has been sent
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    environment = {**os.environ, **server.environment(), "WANDB_MODE": mode}
+    probe = ("strategy=linear_probe", "logger.every_n_steps=2")
+    words = [sys.executable, "-c", code, "train", *WORDS, *probe]
+    assert subprocess.run(words, env=environment, capture_output=True, check=False).returncode == 130
+    ((folder, before),) = find_runs([Path("outputs")])[0]
+    assert before.status == "interrupted"
+    assert headstart(server, "resume", str(folder), WANDB_MODE=mode).returncode == 0
+    ((_, record),) = find_runs([Path("outputs")])[0]
+    if mode == "offline":
+        assert headstart(server, "sync").stdout.strip() == "1 sent"
+    check_whole(server, only_run(server), folder, record)
+    steps = [row["trainer/step"] for row in only_run(server).history if "train/step_loss" in row]
+    assert steps == [2, 4, 6, 8]
+
+
 def test_what_cannot_be_read_back_or_sent(server: FakeWandb) -> None:
     def said(*words: str, **environment: str) -> str:
         done = headstart(server, *words, **environment)

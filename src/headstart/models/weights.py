@@ -69,9 +69,12 @@ def locate_weights(weights: WeightsConfig, *, name: str, library: str) -> Weight
             path = Path(weights.path).expanduser()
             if not path.is_file():
                 raise WeightsError(f"weights.path={weights.path}: there is no such file.")
-            frozen, digest = _frozen_beside(path)
-            said = f"weights.path={weights.path}"
-            return WeightsFile("file", path.name, path, digest, said, frozen=frozen)
+            if _frozen_beside(path)[0]:
+                raise WeightsError(
+                    f"weights.path={weights.path}: holds the head of a run alone; use weights=run "
+                    f"weights.path={path.absolute().parent.parent}."
+                )
+            return WeightsFile("file", path.name, path, sha256_of(path), f"weights.path={weights.path}")
         case RunConfig():
             return _from_run(weights.path)
     return None

@@ -99,7 +99,7 @@ class WandbLogger:
             self.run = start(mode)
         self.mode = mode
         self.unsent = ""
-        self._known: int = self.run.step if again and self.resumed else 0
+        self._known: int = self.run.starting_step if again and self.resumed else 0
         """Rows to come that W&B has already: a run that begins again has the same ones again."""
         for metric in ("train/*", "val/*", "lr/*"):
             self.run.define_metric(metric, step_metric="trainer/step")
@@ -123,7 +123,7 @@ class WandbLogger:
 
         So its newest file alone is whole, and is all that has to be sent.
         """
-        if self.resumed and not self.run.step:
+        if self.resumed and not self.run.starting_step:  # `step` is 0 until W&B has caught up
             for row in rows:
                 self._log(row)
 
