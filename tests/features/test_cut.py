@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -184,7 +186,42 @@ class Asking(nn.Module):
         return features
 
 
+class Squared(Sized):
+    """Uses the number of images in a way that no cut can keep."""
+
+    def forward(self, images: torch.Tensor, mask: Any = None) -> torch.Tensor:
+        x = self.low(images)
+        features: torch.Tensor = self.high(x.flatten(1)[:, :24]) * (images.shape[0] * images.shape[0])
+        return features
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size", "has_cut"),
+    [
+        ("crossvit_tiny_240", 240, False),
+        ("tnt_s_legacy_patch16_224", 224, False),
+        ("twins_svt_small", 224, False),
+        ("hrnet_w18_small", 64, True),
+        ("eva02_tiny_patch14_224", 224, True),
+        ("mobilenetv3_small_050", 64, True),
+        ("swin_tiny_patch4_window7_224", 224, True),
+        ("densenet121", 64, True),
+    ],
+)
+def test_families_are_as_the_documentation_lists_them(name: str, size: int, has_cut: bool) -> None:
+    built = built_of(name, size)
+    k = len(built.layers.backbone) // 2
+    with nullcontext() if has_cut else pytest.raises(NoCut):
+        cut_of(built.model.backbone, built.layers, training_from(built, k), 0, shape=(3, size, size))
+    listed = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+    family = built.model.backbone.__class__.__module__.rpartition(".")[2]
+    assert has_cut or f"`{family}`" in listed
+
+
 def test_models_without_a_cut_say_why() -> None:
+    with pytest.raises(NoCut, match="a value follows the number of images in an unknown way"):
+        find_cut(Squared(), ["high.weight", "high.bias"], shape=(3, 6, 6))
     with pytest.raises(NoCut, match="no single tensor lies between what is frozen and what trains"):
         find_cut(TwoWays(), ["high.weight", "high.bias"], shape=(3, 4, 4))
     with pytest.raises(NoCut, match=r"torch\.fx cannot follow it"):

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from pytorch_lightning import LightningModule
 from tests.conftest import RunTiny, tiny_config
 from tests.models.test_layer_groups import build
 from timm.optim import param_groups_layer_decay
@@ -278,11 +277,17 @@ def watched_run(
     """A real run of 12 steps under plain SGD, and per step the rate of each layer group, read off its weights."""
     used: list[dict[str, float]] = []
 
-    def step(self: TransferModule, *rest: Any, **more: Any) -> None:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        before = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
-        LightningModule.optimizer_step(self, *rest, **more)
+    before: dict[torch.nn.Parameter, torch.Tensor] = {}
+    begins, ends = TransferModule.on_before_optimizer_step, TransferModule.on_train_batch_end
+
+    def begin(self: TransferModule, optimizer: torch.optim.Optimizer) -> None:
+        begins(self, optimizer)
+        before.update({p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]})
+
+    def end(self: TransferModule, *rest: Any) -> None:
+        ends(self, *rest)
+        optimizer = self.optimizer
+        assert optimizer is not None
         group_of = self.layers.group_of()
         layer_of = {p: group_of[name] for name, p in self.model.named_parameters()}
         rates: dict[str, list[tuple[float, float]]] = {}
@@ -298,7 +303,8 @@ def watched_run(
                     rates.setdefault(layer_of[p], []).append(pair)
         used.append({name: sum(a for a, _ in rs) / sum(b for _, b in rs) for name, rs in rates.items()})
 
-    monkeypatch.setattr(TransferModule, "optimizer_step", step)
+    monkeypatch.setattr(TransferModule, "on_before_optimizer_step", begin)
+    monkeypatch.setattr(TransferModule, "on_train_batch_end", end)
     more = ["schedule.milestones=[3,5]", "schedule.unit=step", "schedule.gamma=0.3"] if schedule == "step" else []
     folder, record = run_tiny(
         *strategy, f"schedule={schedule}", *more, "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",

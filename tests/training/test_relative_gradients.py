@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import LightningModule
 from tests.conftest import RunTiny, tiny_config
 
 from headstart.experiment import resume
@@ -122,11 +121,16 @@ class Watch:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[dict[str, tuple[float, float, float]]] = []
 
-        def step(module: TransferModule, *rest: Any, **more: Any) -> None:
-            named = dict(module.model.named_parameters())
-            before = {key: p.detach().double().clone() for key, p in named.items()}
-            LightningModule.optimizer_step(module, *rest, **more)
-            row = {}
+        before: dict[str, torch.Tensor] = {}
+        begins, ends = TransferModule.on_before_optimizer_step, TransferModule.on_train_batch_end
+
+        def begin(module: TransferModule, optimizer: torch.optim.Optimizer) -> None:
+            before.update({key: p.detach().double().clone() for key, p in module.model.named_parameters()})
+            begins(module, optimizer)
+
+        def end(module: TransferModule, *rest: Any) -> None:
+            ends(module, *rest)
+            named, row = dict(module.model.named_parameters()), {}
             for key, p in named.items():
                 if p.grad is None:
                     continue
@@ -140,7 +144,8 @@ class Watch:
                 )
             self.steps.append(row)
 
-        monkeypatch.setattr(TransferModule, "optimizer_step", step)
+        monkeypatch.setattr(TransferModule, "on_before_optimizer_step", begin)
+        monkeypatch.setattr(TransferModule, "on_train_batch_end", end)
 
 
 WORDS = (

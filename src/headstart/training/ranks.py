@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy
@@ -32,15 +31,6 @@ class PhasedDDP(DDPStrategy):
         # its argument has another name from one PyTorch to the next
         self.model.broadcast_buffers = False
         self._register_ddp_hooks()
-
-
-def without_questions(epoch_loop: Any) -> None:
-    """Have Lightning not ask in each step, across all processes, whether one got a SIGTERM: each waits for its GPU.
-
-    What ends a run ends its processes.
-    """
-    if hasattr(epoch_loop, "_broadcast_sigterm_tensor"):
-        epoch_loop._broadcast_sigterm_tensor = lambda: None
 
 
 @torch.no_grad()

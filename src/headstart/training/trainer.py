@@ -17,7 +17,8 @@ from headstart.config.checks import lower_is_better
 from headstart.data.datamodule import ImageDataModule
 from headstart.training.checkpoints import FOLDER, RESUME, WholeCheckpoints
 from headstart.training.distributed import rank_of
-from headstart.training.ranks import PhasedDDP, without_questions
+from headstart.training.loop import shorten
+from headstart.training.ranks import PhasedDDP
 from headstart.training.stopping import PatientInLastPhase
 
 _EXPECTED_WARNINGS = (
@@ -110,8 +111,7 @@ def build_trainer(
         # or Lightning takes charge of a SLURM job's signals
         plugins=[LightningEnvironment(), WholeCheckpoints()],
     )
-    if world > 1:
-        without_questions(trainer.fit_loop.epoch_loop)
+    shorten(trainer)
     data.epoch = lambda: trainer.global_step // budget.steps_per_epoch
     data.ended = lambda: max(0, trainer.global_step - 1) // budget.steps_per_epoch
     return trainer
