@@ -108,7 +108,7 @@ def _head_of_run(weights: WeightsFile, *, pool: str) -> nn.Linear:
     if before != pool:
         raise WeightsError(f"{weights.said}: the head of that run stands on head.pool={before}, not {pool}.")
     state = {key: value for key, value in read_state(weights.path).items() if key.startswith("head.")}
-    matrices = [key for key, value in state.items() if value.ndim == 2]
+    matrices = [key for key, value in state.items() if value.ndim == 2 and key.endswith(".weight")]
     if len(matrices) != 1:
         raise WeightsError(f"{weights.said}: the head of that run is not one linear layer.")
     return _copy(state[matrices[0]], state.get(matrices[0].replace("weight", "bias")))

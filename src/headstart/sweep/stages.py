@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from headstart.config.compose import checked, compose_node
+from headstart.config.head_checks import solver_of
 from headstart.config.schema.root import Config
 from headstart.config.schema.strategy import STANDING
 from headstart.config.schema.weights import STAGE
@@ -94,7 +95,9 @@ def check_stage(config: Config, stage: Config) -> None:
         raise ConfigError(
             f"{_PATH}={path}: that job's backbone is random and frozen; there is nothing to take over."
         )
-    if "co_tuning" in config.regularizer and (stage.head.name, stage.head.pool) != ("linear", config.head.pool):
-        raise ConfigError(
-            f"{_PATH}={path}: co_tuning needs that job's head to be linear, with head.pool={config.head.pool}."
-        )
+    if "co_tuning" in config.regularizer:
+        linear = stage.head.name == "linear" and solver_of(stage) != "knn"
+        if not linear or stage.head.pool != config.head.pool:
+            raise ConfigError(
+                f"{_PATH}={path}: co_tuning needs that job's head to be linear, with head.pool={config.head.pool}."
+            )

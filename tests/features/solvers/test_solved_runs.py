@@ -14,6 +14,7 @@ from tests.conftest import RunTiny
 import headstart
 from headstart.cli import main
 from headstart.config.plain import read_config
+from headstart.errors import WeightsError
 from headstart.preparation import prepare
 from headstart.records.schema import RunRecord
 from headstart.records.tables import read_rows
@@ -108,3 +109,9 @@ def test_one_of_two_classes(run_tiny: RunTiny) -> None:
         assert record.data["task"] == "binary"
         assert record.metrics["test/auroc"] > 0.8
         assert record.threshold == record.metrics["val/threshold"]
+
+
+def test_voting_images_are_no_classifier_to_go_on_with(run_tiny: RunTiny) -> None:
+    folder, _ = run_tiny(*SOLVED, "head.solver=knn")
+    with pytest.raises(WeightsError, match="is not one linear layer"):
+        run_tiny("weights=run", f"weights.path={folder}", "regularizer=[co_tuning]")

@@ -36,31 +36,34 @@ class LogisticFit:
     converged: bool
 
 
+Place = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Weights (outputs, rank), biases (outputs,) and scores (outputs, n) of one fit; or (fits, ...) of several."""
+
+
 @dataclass(frozen=True)
 class _Line:
-    """The last two solutions, as functions of the penalty's logarithm."""
+    """The last two solutions, as functions of the penalty's logarithm; scores lie on it as the weights do."""
 
-    places: tuple[float, ...] = ()
-    weights: tuple[torch.Tensor, ...] = ()
-    biases: tuple[torch.Tensor, ...] = ()
+    at: tuple[float, ...] = ()
+    places: tuple[Place, ...] = ()
 
-    def with_(self, penalty: float, weights: torch.Tensor, biases: torch.Tensor) -> _Line:
+    def with_(self, penalty: float, place: Place) -> _Line:
         """With one more solution, and without the oldest."""
-        return _Line(
-            (*self.places, math.log(penalty))[-2:], (*self.weights, weights)[-2:], (*self.biases, biases)[-2:]
-        )
+        return _Line((*self.at, math.log(penalty))[-2:], (*self.places, place)[-2:])
 
-    def at(self, penalties: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def on(self, penalties: torch.Tensor) -> Place:
         """Where fits begin that go on along the line, or from its only point."""
-        fits = len(penalties)
-        if len(self.places) == 1 or self.places[0] == self.places[1]:
-            return self.weights[-1].repeat(fits, 1, 1), self.biases[-1].repeat(fits, 1)
-        along = (penalties.log() - self.places[1]) / (self.places[1] - self.places[0])
-        along = along.clamp(max=float(fits))  # a leap would end far from anything
-        return (
-            self.weights[1] + along[:, None, None] * (self.weights[1] - self.weights[0]),
-            self.biases[1] + along[:, None] * (self.biases[1] - self.biases[0]),
+        fits, last = len(penalties), self.places[-1]
+        if len(self.at) == 1 or self.at[0] == self.at[1]:
+            along, step = torch.zeros_like(penalties), last
+        else:
+            along = (penalties.log() - self.at[1]) / (self.at[1] - self.at[0])
+            along = along.clamp(max=float(fits))  # a leap would end far from anything
+            step = tuple(b - a for a, b in zip(*self.places, strict=True))
+        weights, biases, scores = (
+            end + along.view(-1, *[1] * end.ndim) * more for end, more in zip(last, step, strict=True)
         )
+        return weights, biases, scores
 
 
 def logistic_path(
@@ -78,15 +81,15 @@ def logistic_path(
     turned = coordinates_of(features, exact=False)
     order = sorted(penalties, reverse=True)
     outputs = len(likelihood.positive)
-    line = _Line((), (), ())
+    line = _Line()
     waiting: list[tuple[float, torch.Tensor, torch.Tensor]] = []
     for block in _blocks(order, size=max(1, COLUMNS // outputs)):
         chosen = torch.tensor(block, dtype=torch.float64, device=features.device)
-        weights, biases = line.at(chosen) if line.places else _beginning(turned, likelihood)
-        state = descend(turned, likelihood, chosen, look(turned, likelihood, chosen, weights, biases))
-        for penalty, weight, bias in zip(block, state.weights, state.biases, strict=True):
-            line = line.with_(penalty, weight, bias)
-            waiting.append((penalty, weight, bias))
+        start = line.on(chosen) if line.places else _beginning(turned, likelihood)
+        state = descend(turned, likelihood, chosen, look(turned, likelihood, chosen, *start))
+        for penalty, *place in zip(block, state.weights, state.biases, state.scores, strict=True):
+            line = line.with_(penalty, (place[0], place[1], place[2]))
+            waiting.append((penalty, place[0], place[1]))
         if len(waiting) * outputs >= CHECKED:
             yield from _checked(turned, likelihood, waiting)
             waiting = []
@@ -100,12 +103,13 @@ def _blocks(order: Sequence[float], *, size: int) -> Iterator[Sequence[float]]:
     yield from (order[i : i + size] for i in range(singles, len(order), size))
 
 
-def _beginning(turned: Coordinates, likelihood: Likelihood) -> tuple[torch.Tensor, torch.Tensor]:
+def _beginning(turned: Coordinates, likelihood: Likelihood) -> Place:
     """Weights of 0, and the biases that are best with them."""
     whole = likelihood.mass if likelihood.kind == "sigmoid" else likelihood.mass[None]
     share = likelihood.positive.sum(dim=1) / whole.sum(dim=1)
     bias = share.log() if likelihood.kind == "softmax" else share.logit()
-    return share.new_zeros(1, len(share), turned.rank), bias[None]
+    scores = bias[:, None].expand(-1, len(turned.rows))
+    return share.new_zeros(1, len(share), turned.rank), bias[None], scores[None]
 
 
 def _checked(
@@ -121,7 +125,7 @@ def _checked(
         fit = torch.tensor([i], device=penalties.device)
         single = look_exactly(turned, likelihood, penalties[fit], weights[fit], biases[fit], keep=True)
         single = descend(turned, likelihood, penalties[fit], single, exactly=True)
-        state = state.put(fit, single.without_probabilities())
+        state = state.put(fit, single.without_examples())
     near = state.gaps <= allowed(state.objectives, turned)
     for i, penalty in enumerate(penalties.tolist()):
         weight, bias = turned.layer(state.weights[i], state.biases[i])

@@ -30,8 +30,9 @@ class State:
     objectives: torch.Tensor
     weight_slopes: torch.Tensor
     bias_slopes: torch.Tensor
+    scores: torch.Tensor
+    """(fits, outputs, n), as are the probabilities; without examples where nobody asked for them."""
     probabilities: torch.Tensor
-    """(fits, outputs, n); without examples where nobody asked for them."""
     gaps: torch.Tensor
     """A bound of how far each objective is above its lowest."""
 
@@ -43,9 +44,9 @@ class State:
         """The same with some of the fits replaced."""
         return State(*(getattr(self, name).index_copy(0, fits, getattr(other, name)) for name in _NAMES))
 
-    def without_probabilities(self) -> State:
+    def without_examples(self) -> State:
         """The same, and smaller."""
-        return dataclasses.replace(self, probabilities=self.probabilities[:, :, :0])
+        return dataclasses.replace(self, scores=self.scores[:, :, :0], probabilities=self.probabilities[:, :, :0])
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(State))
@@ -86,12 +87,12 @@ def _along(
     likelihood: Likelihood,
     penalties: torch.Tensor,
     state: State,
-    step: tuple[torch.Tensor, torch.Tensor],
+    step: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     *,
     exactly: bool,
 ) -> tuple[State, torch.Tensor]:
     """As far along a step as the objective falls (Armijo's rule), each fit by itself; and which of them moved."""
-    weights, biases = step
+    weights, biases, scores = step
     slope = (state.weight_slopes * weights).sum(dim=(1, 2)) + (state.bias_slopes * biases).sum(dim=1)
     length = torch.ones_like(slope)
     rounding = (1e-12 if exactly else 1e-6) * state.objectives.abs()
@@ -100,7 +101,7 @@ def _along(
         tried = (
             look_exactly(turned, likelihood, penalties, *place, keep=True)
             if exactly
-            else look(turned, likelihood, penalties, *place)
+            else look(turned, likelihood, penalties, *place, state.scores + length[:, None, None] * scores)
         )
         fails = ~(tried.objectives <= state.objectives + 1e-4 * length * slope + rounding)
         if not bool(fails.any()):
@@ -117,12 +118,14 @@ def look(
     penalties: torch.Tensor,
     weights: torch.Tensor,
     biases: torch.Tensor,
+    scores: torch.Tensor | None = None,
 ) -> State:
-    """Objectives, slopes and bounds by products in the features' precision."""
+    """Objectives, slopes and bounds by products in the features' precision; `scores` where they are known."""
     fits, outputs, rank = weights.shape
     rows = turned.rows
-    flat = weights.to(rows.dtype).reshape(fits * outputs, rank) @ rows.T
-    scores = flat.view(fits, outputs, -1).double() + biases[:, :, None]
+    if scores is None:
+        flat = weights.to(rows.dtype).reshape(fits * outputs, rank) @ rows.T
+        scores = flat.view(fits, outputs, -1).double() + biases[:, :, None]
     probabilities = likelihood.probabilities(scores)
     residuals = likelihood.residuals(probabilities)
     slopes = (residuals.to(rows.dtype).reshape(fits * outputs, -1) @ rows).view(fits, outputs, rank).double()
@@ -132,7 +135,7 @@ def look(
     gaps = _bound(penalties, slopes, bias_slopes, curvature)
     losses = likelihood.losses(scores)
     objectives = losses + penalties * weights.square().sum(dim=(1, 2))
-    return State(weights, biases, losses, objectives, slopes, bias_slopes, probabilities, gaps)
+    return State(weights, biases, losses, objectives, slopes, bias_slopes, scores, probabilities, gaps)
 
 
 def look_exactly(
@@ -150,7 +153,7 @@ def look_exactly(
     flat = layers.view(fits * outputs, -1)
     back = torch.zeros_like(flat)
     losses, bias_slopes, curvature = torch.zeros_like(penalties), torch.zeros_like(biases), torch.zeros_like(biases)
-    kept = [biases.new_zeros(fits, outputs, 0)]
+    kept = [(biases.new_zeros(fits, outputs, 0),) * 2]
     for start, end in parts(len(turned.features)):
         some, features = likelihood.part(start, end), turned.centred(start, end)
         scores = (flat @ features.T).view(fits, outputs, -1) + biases[:, :, None]
@@ -161,13 +164,14 @@ def look_exactly(
         bias_slopes += residuals.sum(dim=2)
         curvature += some.own_curvature(probabilities).sum(dim=2)
         if keep:
-            kept.append(probabilities)
+            kept.append((scores, probabilities))
     # of the layers themselves: what holds for them needs no orthonormal directions
     slopes = back.view_as(layers) + 2 * penalties[:, None, None] * layers
     along = (slopes.view(fits * outputs, -1) @ turned.basis).view_as(weights)
     gaps = _bound(penalties, slopes, bias_slopes, curvature)
     objectives = losses + penalties * layers.square().sum(dim=(1, 2))
-    return State(weights, biases, losses, objectives, along, bias_slopes, torch.cat(kept, dim=2), gaps)
+    all_scores, all_probabilities = (torch.cat(each, dim=2) for each in zip(*kept, strict=True))
+    return State(weights, biases, losses, objectives, along, bias_slopes, all_scores, all_probabilities, gaps)
 
 
 def _bound(

@@ -22,8 +22,8 @@ def newton_step(
     slopes: Pair,
     ratio: torch.Tensor,
     relative: torch.Tensor,
-) -> Pair:
-    """Steps of weights and biases towards each fit's lowest, in float64.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Steps of weights, biases and the scores with them towards each fit's lowest, in float64.
 
     The system is solved as far as the fit needs it (an inexact Newton method; Nocedal and Wright 2006, section
     7.1): far from the lowest roughly, near to it so that the next bound is the smaller by `ratio`, squared.
@@ -39,12 +39,12 @@ def newton_step(
     bias_scale = (1 / (own + own.amax(dim=1, keepdim=True) * 1e-6 + 1e-20)).to(kind)
     twice = (2 * penalties).to(kind)[:, None, None]
 
-    def product(weights: torch.Tensor, biases: torch.Tensor) -> Pair:
+    def product(weights: torch.Tensor, biases: torch.Tensor) -> tuple[Pair, torch.Tensor]:
         along = (weights.reshape(fits * outputs, rank) @ rows.T).view(fits, outputs, -1) + biases[:, :, None]
         # what is all but certain has differences in it that float32 would lose
         moved = likelihood.curved(probabilities, along.double())
         back = (moved.to(kind).reshape(fits * outputs, -1) @ rows).view(fits, outputs, rank)
-        return back + twice * weights, moved.sum(dim=2).to(kind)
+        return (back + twice * weights, moved.sum(dim=2).to(kind)), along
 
     # slopes may be far from 1: the largest is brought there, so that float32 does not lose the others
     unit = slopes[0].abs().amax(dim=(1, 2)).clamp(min=torch.finfo(torch.float64).tiny)
@@ -52,15 +52,16 @@ def newton_step(
     precision = torch.maximum(0.6 * ratio, 0.1 * relative).clamp(max=0.3)
     enough = precision.to(kind) ** 2 * (left[0] ** 2).sum(dim=(1, 2))
     found = torch.zeros_like(left[0]), torch.zeros_like(left[1])
+    reached = torch.zeros_like(probabilities, dtype=kind)
     scaled = scale * left[0], bias_scale * left[1]
     along, before = scaled, _dot(left, scaled)
     going = torch.ones(fits, dtype=torch.bool, device=rows.device)
     for _ in range(MOST_PRODUCTS):
-        curved = product(*along)
+        curved, scores = product(*along)
         bend = _dot(along, curved)
         going = going & (bend > 0)
         length = torch.where(going, before / torch.where(going, bend, 1.0), 0.0)
-        found = _moved(found, length, along)
+        found, reached = _moved(found, length, along), reached + length[:, None, None] * scores
         left = _moved(left, -length, curved)
         going = going & ((left[0] ** 2).sum(dim=(1, 2)) > enough)
         if not bool(going.any()):
@@ -69,7 +70,8 @@ def newton_step(
         now = _dot(left, scaled)
         turn = torch.where(going, now / torch.where(before > 0, before, 1.0), 0.0)
         along, before = _moved(scaled, turn, along), now
-    return found[0].double() * unit[:, None, None], found[1].double() * unit[:, None]
+    steps = found[0].double() * unit[:, None, None], found[1].double() * unit[:, None]
+    return *steps, reached.double() * unit[:, None, None]
 
 
 def _dot(one: Pair, other: Pair) -> torch.Tensor:
