@@ -102,8 +102,8 @@ def pretend(asked: Sequence[Asked]) -> list[RunRecord | BaseException]:
             os.kill(os.getpid(), signal.SIGKILL)
         elif seed == 13 and len(asked) > 1:
             raise OutOfMemory("needs more memory than there is.")
-        elif seed == 17:
-            time.sleep(1000)
+        elif seed in (16, 17):
+            time.sleep(2 if seed == 16 else 1000)
         record.status, record.finished = "failed" if error else "completed", now()
         record.metrics, record.seconds = {"test/accuracy_micro": 0.5}, {"total": 0.1}
         write_record(folder, record)
@@ -188,9 +188,9 @@ def test_what_is_too_much_together_is_tried_in_smaller_groups() -> None:
 
 
 def test_a_group_has_the_time_of_all_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    launched = launch("0,1,17,18", workers=1, job_timeout="00:00:00:01")
+    launched = launch("0,16,17,18", workers=1, job_timeout="00:00:00:01")
     states = by_seed(launched)
-    assert [states[s].status for s in (0, 1)] == ["completed"] * 2
+    assert [states[s].status for s in (0, 16)] == ["completed"] * 2
     assert {states[s].kind for s in (17, 18)} == {"timeout"}
     assert states[17].error == "stopped after 4 times launcher.job_timeout (1 s)"
 
@@ -310,3 +310,28 @@ def test_memory_that_a_single_job_lacks_is_its_failure(tmp_path: Path) -> None:
     states = queue.run()
     assert executor.started == [("a", "b"), ("a",), ("b",)]
     assert (states["a"].status, states["a"].kind, states["b"].status) == ("failed", "memory", "completed")
+
+
+def test_what_lacked_memory_together_has_its_retries_left(tmp_path: Path) -> None:
+    full = [Ended(name, None, "no memory", "memory") for name in "ab"]
+    gone = [Ended("a", None, "gone", "killed")]
+    queue, executor = queue_of(tmp_path, [row("a"), row("b")], [full, gone], Policy(retries=1))
+    assert {state.status for state in queue.run().values()} == {"completed"}
+    assert executor.started == [("a", "b"), ("a",), ("b",), ("a",)]
+
+
+def test_a_head_that_had_failed_by_itself_was_not_killed(tmp_path: Path) -> None:
+    queue, executor = queue_of(
+        tmp_path, [row("a"), row("b")], [[Ended("a", None, "gone"), Ended("b", None, "gone")]], Policy()
+    )
+    begin = executor.start
+
+    def start(jobs: tuple[str, ...]) -> None:
+        begin(jobs)
+        write_state(tmp_path, "a", JobState("failed", error="not finite", kind="diverged", attempts=1))
+        write_state(tmp_path, "b", JobState("running", attempts=1))
+
+    executor.start = start  # type: ignore[method-assign]
+    states = queue.run()
+    assert (states["a"].kind, states["a"].error) == ("diverged", "not finite")
+    assert (states["b"].kind, states["b"].error) == ("killed", "gone")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,18 @@ def test_what_is_written_says_who_goes_together(capsys: pytest.CaptureFixture[st
         False,
     ]
     assert len(set(shared.values())) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [["launcher=slurm", "launcher.cluster=local"], ["launcher=ray", "launcher.cpus_per_job=1"]]
+)
+def test_a_cluster_gets_them_as_one(launcher: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "headstart", "train", "-m", *PROBE, "optimizer.lr=0.1,0.02,1e38", *launcher],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    runs = found()
+    assert sorted(record.status for _, record in runs.values()) == ["completed", "completed", "failed"]
+    assert len({record.environment["pid"] for _, record in runs.values()}) == 1
