@@ -21,6 +21,7 @@ def time_step(prepared: Prepared) -> float:
     """Seconds that one training step of a prepared run takes on this machine's CPU or GPU, on random images."""
     device = "cuda" if prepared.config.trainer.accelerator == "gpu" else "cpu"
     module = module_of(prepared).to(device).train()
+    module.compiled = None  # compiling takes longer than what a plan may
     module.enter(prepared.plan.at(prepared.budget.total_steps - 1))
     facts, count = prepared.facts, prepared.config.data.batch_size
     images = torch.zeros(count, facts.channels, *facts.image_size, device=device)

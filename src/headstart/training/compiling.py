@@ -26,6 +26,7 @@ class Compiled:
         self._plain = cast(Forward, backbone)
         self._sizes = frozenset(sizes)
         self._said = False
+        self._graphs = mode != "default"
         self._forward = cast(Forward, torch.compile(backbone, mode=mode, dynamic=False))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -37,6 +38,8 @@ class Compiled:
             print(
                 "  compiling the backbone (trainer.compile): this takes a minute or so", file=sys.stderr, flush=True
             )
+        if self._graphs:  # a CUDA graph's outputs lie where its next run puts its own: those before are done with
+            torch.compiler.cudagraph_mark_step_begin()
         return self._forward(images)
 
     def begin_anew(self) -> None:
