@@ -82,6 +82,9 @@ def describe(prepared: Prepared) -> Description:
     if plan.adapts_rates:
         notes.append("rates are upper bounds: each tensor's follows its relative gradient norm")
     notes += [f"strategy.{name} has no effect: of the backbone nothing trains by it" for name in _idle(prepared)]
+    if prepared.together:
+        notes.append("the head is fitted on features that are computed once and kept")
+        notes += [f"{name} has no effect on a head that is fitted on kept features" for name in _unread(prepared)]
     return Description(
         phases=columns,
         groups=tuple(row(group) for group in layers.groups),
@@ -99,6 +102,19 @@ def _idle(prepared: Prepared) -> list[str]:
     modes = any(phase.runs_in_training_mode(name) for phase in plan.phases for name in phase.rates if name != HEAD)
     given = [name for name in rates if getattr(config, name) != getattr(StrategyConfig, name)]
     return given + (["normalization"] if not modes and config.normalization != "train" else [])
+
+
+def _unread(prepared: Prepared) -> list[str]:
+    """What was set of the training step, which a head on kept features does not take."""
+    trainer = prepared.config.trainer
+    given = {
+        "trainer.compile": trainer.compile != "none",
+        "trainer.channels_last": bool(trainer.channels_last),
+        "trainer.micro_batch_size": trainer.micro_batch_size is not None,
+        "trainer.grad_checkpointing": trainer.grad_checkpointing,
+        "optimizer.fused": prepared.config.optimizer.fused is False,
+    }
+    return [name for name, is_set in given.items() if is_set]
 
 
 def _peak(phase: Phase, group: str, base: float) -> float | None:

@@ -97,6 +97,17 @@ def test_options_that_do_nothing_under_a_strategy_are_noted(capsys: Captured) ->
     assert "no effect" not in capsys.readouterr().out
 
 
+def test_options_of_the_step_do_nothing_to_a_head_on_features(capsys: Captured) -> None:
+    words = ("trainer.micro_batch_size=8", "trainer.channels_last=true", "optimizer.fused=false")
+    assert plan("strategy=linear_probe", *words) == 0
+    shown = capsys.readouterr().out
+    assert "note       the head is fitted on features that are computed once" in shown
+    for name in ("trainer.micro_batch_size", "trainer.channels_last", "optimizer.fused"):
+        assert f"note       {name} has no effect on a head" in shown
+    assert plan("strategy=full", *words) == 0
+    assert "has no effect" not in capsys.readouterr().out
+
+
 def test_what_a_penalty_trains_is_counted(capsys: Captured) -> None:
     words = ("backbone.name=tf_efficientnet_lite0", "weights=pretrained", "regularizer=co_tuning")
     assert plan(*words) == 0

@@ -246,6 +246,8 @@ def test_what_cannot_be_fitted_on_features_says_why(run_tiny: RunTiny) -> None:
         with pytest.raises(ConfigError, match=f"features.use=true: {reason}"):
             prepare(tiny_config(*words, "features.use=true"))
         assert prepare(tiny_config(*words)).together == ""
+    with pytest.raises(ConfigError, match=r"features\.views=2: .*but strategy=full trains more"):
+        prepare(tiny_config("strategy=full", "data.augment=light", "features.views=2"))
     with pytest.raises(ConfigError, match=r"head\.solver=ridge: .*but features.use=false"):
         prepare(probe("head.solver=ridge", "features.use=false"))
     prepared = prepare(probe())

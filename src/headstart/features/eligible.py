@@ -19,6 +19,8 @@ def fits_on_features(config: Config, plan: TrainingPlan) -> bool:
     """
     solver = solver_of(config)
     obstacle = "features.use=false" if config.features.use is False else _obstacle(config, plan)
+    if obstacle and config.features.views is not None:
+        raise ConfigError(f"features.views={config.features.views}: is for features that are kept, but {obstacle}.")
     if obstacle and config.features.use:
         raise ConfigError(f"features.use=true: {obstacle}.")
     if obstacle and solver != GRADIENT:
