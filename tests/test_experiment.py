@@ -432,6 +432,7 @@ def test_a_damaged_checkpoint_is_named() -> None:
         resume(folder)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_photos(tmp_path / "photos")
     options = ("data=image_folder", "data.path=photos", "data.train_size=null", "data.test_size=null")

@@ -48,7 +48,7 @@ def test_train_help_has_every_group_option_meaning_and_default(capsys: Captured)
         assert " ".join(field.metadata["help"].split())[:40] in shown
     for choice in (
         "strategy=adapter | auto_rgn | bitfit | first_k | freeze_first_k | full |",
-        "experiment=bit_hyperrule | layer_transferability | multilabel | quickstart |",
+        "experiment=bit_hyperrule | kornblith_linear | layer_transferability | multilabel | quickstart |",
     ):
         assert choice in shown
     assert "(default: 0.001)" in shown

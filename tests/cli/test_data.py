@@ -51,6 +51,7 @@ def test_a_clean_folder_is_answered_with_0(trees: Path, capsys: Captured) -> Non
     assert not Path("outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_leak_through_the_real_command_line(trees: Path) -> None:
     jpeg(Image.open(trees / "train/ash/00.png")).save(trees / "test/ash/copy.jpg")
     command = [sys.executable, "-m", "headstart", "data", "data=image_folder", f"data.path='{trees}'", *TINY]

@@ -203,7 +203,9 @@ def test_an_installed_wheel_works_from_an_empty_folder(wheel: Path, tmp_path: Pa
         cwd=empty, env=environment, capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     assert where == str(wheel / "headstart" / "conf")
-    assert "experiment=bit_hyperrule | layer_transferability | multilabel" in headstart("train", "--help")
+    assert "experiment=bit_hyperrule | kornblith_linear | layer_transferability | multilabel" in headstart(
+        "train", "--help"
+    )
     out = headstart("train", *SMALL, "data.image_size=32", "data.train_size=40", "strategy=linear_probe")
     assert (empty / out.strip().splitlines()[-1] / "run.json").is_file()
     assert "completed" in headstart("runs")

@@ -18,6 +18,7 @@ from headstart.records.store import find_runs
 FILE = Path(__file__).resolve().parents[2] / "docs" / "wandb_sweep.yaml"
 
 
+@pytest.mark.slow
 def test_an_agents_command_runs_and_is_the_agents_run(tmp_path: Path) -> None:
     config = yaml.safe_load(FILE.read_text())
     drawn = {"optimizer.lr": {"value": 0.0123}, "optimizer.weight_decay": {"value": 0.0001}}

@@ -156,6 +156,7 @@ def test_requirements(run_tiny: RunTiny, capsys: Capture) -> None:
     assert [line for line in Path("needs.txt").read_text().splitlines() if not line.startswith("#")] == ["z==1.0"]
 
 
+@pytest.mark.slow
 def test_a_sample_of_a_sweep(capsys: Capture) -> None:
     words = [*MOVING, "backbone.name=test_resnet", "weights=scratch", "data.image_size=32", "logger=none"]
     words += ["trainer.progress=none", "trainer.threads=1"]
@@ -316,6 +317,7 @@ def test_an_interrupted_reproduction_of_other_data_is_not_gone_on_with(
     assert "identical" in caught.out
 
 
+@pytest.mark.slow
 def test_a_run_that_was_resumed_under_other_code_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     folder = stopped_at(6, signal.SIGKILL, *LONG)
     plain = json.loads((folder / "run.json").read_text())

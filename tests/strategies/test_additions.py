@@ -568,6 +568,7 @@ def test_every_option_has_an_effect(run_tiny: RunTiny, strategy: str) -> None:
     assert len(set(digests)) == len(digests)
 
 
+@pytest.mark.slow
 def test_peft_is_not_imported_before_it_is_needed() -> None:
     code = (
         "import sys\n"

@@ -264,6 +264,7 @@ def batches_of(prepared: Prepared, dtype: torch.dtype = torch.float32) -> Callab
     return batches
 
 
+@pytest.mark.slow
 def test_deltas_attention_by_its_formula_and_the_backbone_is_untouched(
     pretrained: Callable[..., tuple[str, str]],
 ) -> None:

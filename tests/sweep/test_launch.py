@@ -234,6 +234,7 @@ def test_two_launches_at_once_do_no_job_twice() -> None:
     assert len(runs()) == 4
 
 
+@pytest.mark.slow
 def test_a_sweep_is_resumed_by_name_after_its_files_have_changed(tmp_path: Path) -> None:
     folder = tmp_path / "conf" / "experiment"
     folder.mkdir(parents=True)

@@ -225,6 +225,7 @@ def test_a_head_that_begins_again_says_nothing_twice(server: FakeWandb, mode: st
     assert steps == [2, 4, 6, 8]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_back_or_sent(server: FakeWandb) -> None:
     def said(*words: str, **environment: str) -> str:
         done = headstart(server, *words, **environment)
