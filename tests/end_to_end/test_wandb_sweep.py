@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from tests.conftest import TINY
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
