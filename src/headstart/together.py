@@ -5,6 +5,7 @@ Each has its own folder, record and logger, and whatever becomes of one is its o
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from headstart.features.engine import fit_together
 from headstart.lifecycle import Opened, Result, end_badly, end_well, ended_by_sigterm, start_logger, write_result
 from headstart.preparation import Prepared
 from headstart.records.store import write_record
+from headstart.records.tables import METRICS
 from headstart.strategies.plan import HEAD
 from headstart.training.checkpoints import save_frozen
 from headstart.training.engine import Fitted
@@ -41,12 +43,25 @@ def fit_heads(runs: Sequence[Opened]) -> list[Result]:
             for place, run in enumerate(runs):
                 groups.setdefault(run.prepared.together, []).append(place)
             for places in groups.values():
-                _Group([runs[place] for place in places], places, results, live=len(runs) == 1).fit()
-    except BaseException as error:  # no head's own: all that are left come to nothing
-        for place, run in enumerate(runs):
-            if place not in results:
-                results[place] = end_badly(run, error)
+                try:
+                    _Group([runs[place] for place in places], places, results, live=len(runs) == 1).fit()
+                except Exception as error:  # no head's own: other groups go on
+                    _end_left(runs, places, results, error)
+    except BaseException as error:
+        _end_left(runs, range(len(runs)), results, error)
     return [results[place] for place in range(len(runs))]
+
+
+def _end_left(
+    runs: Sequence[Opened], places: Sequence[int], results: dict[int, Result], error: BaseException
+) -> None:
+    """Let those of some runs that are not over come to nothing."""
+    for place in places:
+        if place not in results:
+            try:
+                results[place] = end_badly(runs[place], error)
+            except Exception as trouble:
+                results[place] = trouble
 
 
 class _Group:
@@ -67,6 +82,8 @@ class _Group:
         seen: set[tuple[str, int | None]] = set()
         for place, run in enumerate(self.runs):
             try:
+                if run.resumed:  # it begins again
+                    (run.folder / METRICS).unlink(missing_ok=True)
                 if self.live and start_logger(run) is not None:
                     write_record(run.folder, run.record)
                 run.record.seconds["decode"] = self._decode(run.prepared, seen)
@@ -100,6 +117,8 @@ class _Group:
             if not self.live and course is not None and (logger := start_logger(run)) is not None:
                 logger.whole(course.all_rows())
             if isinstance(outcome, Exception):
+                if course is not None:
+                    course.keep_rows()
                 raise outcome
             state = run.prepared.built.model.backbone.state_dict()
             self.frozen = save_frozen(
@@ -109,9 +128,15 @@ class _Group:
             run.record.features = {**self.bank.about(), "heads": len(self.runs), **solver}
             run.record.seconds["features"] = round(course.reading, 3) if course else 0.0
             write_result(run, outcome)
-            self.results[self.places[place]] = end_well(run)
         except Exception as error:
             self.results[self.places[place]] = end_badly(run, error)
+            return
+        self.results[self.places[place]] = run.record  # completed, whatever comes now
+        try:
+            end_well(run)
+        except Exception as error:
+            why = " ".join(str(error).split())[:200]
+            print(f"{run.folder}: completed, but could not be tidied up ({why}).", file=sys.stderr, flush=True)
 
 
 def _bank_of(prepared: Prepared) -> FeatureBank:

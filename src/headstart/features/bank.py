@@ -22,7 +22,7 @@ from headstart.features.keys import backbone_facts, image_facts, key_of, row_key
 from headstart.features.store import Rows, RowStore, to_stderr
 
 CONTIGUOUS = 2 * 2**30
-"""Bytes of rows up to which they lie on the device in one piece; larger ones are gathered from memory maps."""
+"""Bytes of a bank's rows that may lie on the device; what is beyond them is gathered from memory maps."""
 _READERS = 4
 """Threads that feed a GPU where images only have to be read."""
 
@@ -30,9 +30,11 @@ _READERS = 4
 class Shelf:
     """The rows of one store, and those of them that were asked for on the device."""
 
-    def __init__(self, store: RowStore, device: torch.device) -> None:
+    def __init__(self, store: RowStore, device: torch.device, *, claim: Callable[[int], bool]) -> None:
+        """`claim` says whether so many more bytes may lie on the device."""
         self.store = store
         self.device = device
+        self._claim = claim
         self._pool: torch.Tensor | None = None
         self._pooled: dict[int, int] = {}
 
@@ -40,7 +42,7 @@ class Shelf:
         """(n,) where each row lies in `pool`, which is filled with what it lacks; None where that is too large."""
         fresh = [key for key in dict.fromkeys(keys.tolist()) if key not in self._pooled]
         width, before = self.store.width, len(self._pooled)
-        if (before + len(fresh)) * width * 4 > CONTIGUOUS:
+        if fresh and not self._claim(len(fresh) * width * 4):
             return None
         if fresh:
             rows = self.read(np.array(fresh, dtype=np.uint64))
@@ -120,6 +122,8 @@ class FeatureBank:
         self.say = say
         self.found = self.computed = 0
         self.seconds = 0.0
+        self._pooled = 0
+        """Bytes of all rows that lie on the device."""
         self._shelves: dict[str, Shelf] = {}
         self._sources: list[object] = []
 
@@ -206,6 +210,12 @@ class FeatureBank:
             ):
                 yield places, self._cast(rows)
 
+    def _claim(self, size: int) -> bool:
+        if self._pooled + size > CONTIGUOUS:
+            return False
+        self._pooled += size
+        return True
+
     def _cast(self, rows: Rows) -> Rows:
         """As rows are kept."""
         with np.errstate(over="ignore"):
@@ -254,7 +264,7 @@ class FeatureBank:
                 in_memory=self.in_memory,
                 say=self.say,
             )
-            self._shelves[key] = Shelf(store, self.device)
+            self._shelves[key] = Shelf(store, self.device, claim=self._claim)
         return self._shelves[key]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -145,6 +146,11 @@ class Course:
         """Write metrics.csv."""
         write_rows(self.fit.folder / METRICS, self.rows)
 
+    def keep_rows(self) -> None:
+        """Write what there is of a head that came to nothing; raises OSError."""
+        if self.rows and not self.live:
+            self.write()
+
     def _tell(self, row: dict[str, Any] | None) -> None:
         """Hand the rows since the last time to the loggers that listen."""
         for logger in self.fit.loggers:
@@ -197,7 +203,7 @@ class Course:
         """The budget, and Lightning's early stopping: once per whole epoch, from where the last phase begins."""
         budget, step = self.fit.budget, row["step"]
         if budget.patience is not None and (step > budget.patient_from or budget.patient_from == 0):
-            value = row[self.fit.monitor]
+            value = float(np.float32(row[self.fit.monitor]))  # as Lightning keeps it
             if self._record is None or _better(value, self._record, self.fit.monitor):
                 self._record, self._waited = value, 0
             else:

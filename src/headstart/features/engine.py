@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,8 @@ class _Cohort:
         self._read_test = 0.0
         """The share that each of these has in having the features of the test."""
         self._drift: dict[str, Any] | None = None
+        self._told: set[int] = set()
+        """Places of those that are over."""
 
     def run(self, progress: str) -> None:
         """Fit them all."""
@@ -108,18 +110,35 @@ class _Cohort:
         try:
             self._read(first.views)
         except Exception as error:  # what one of them cannot have, none can
-            for place, course in zip(self.places, self.courses, strict=True):
-                self.done(place, error, course)
+            self._end_all(error)
             return
         for course in self.courses:
             course.fit.head.to(self.device)
             course.began = time.monotonic()
             course.reading = (course.began - began) / len(self.courses)
         self._testing = sum(fit.test for fit in self._fits())
-        if first.solver:
-            self._solve(progress)
-        else:
-            self._train(first, progress)
+        try:
+            if first.solver:
+                self._solve(progress)
+            else:
+                self._train(first, progress)
+        except Exception as error:  # other heads, in step with others, go on
+            self._end_all(error)
+        except BaseException:
+            for course in self.courses:
+                with suppress(OSError):
+                    course.keep_rows()
+            raise
+
+    def _end_all(self, error: Exception) -> None:
+        """Let all that are left come to nothing."""
+        for place, course in zip(tuple(self.places), tuple(self.courses), strict=True):
+            if place not in self._told:
+                self._tell(place, error, course)
+
+    def _tell(self, place: int, outcome: Fitted | Exception, course: Course) -> None:
+        self._told.add(place)
+        self.done(place, outcome, course)
 
     def _solve(self, progress: str) -> None:
         """Solve each head by itself."""
@@ -131,7 +150,10 @@ class _Cohort:
                 outcome = self._finished(course)
             except Exception as error:
                 outcome = error
-            self.done(self.places[i], outcome, course)
+            self._tell(self.places[i], outcome, course)
+            if len(self.courses) > 1:  # a bank of neighbours is as large as the features
+                course.best_state = {}
+                course.fit.head.to("meta")
 
     def _train(self, first: HeadFit, progress: str) -> None:
         """Train them all in step."""
@@ -217,7 +239,7 @@ class _Cohort:
         leaving = {i for i in ending if i in errors or self.courses[i].stopped_by}
         for i in sorted(leaving):
             course = self.courses[i]
-            self.done(self.places[i], errors[i] if i in errors else self._finish(course), course)
+            self._tell(self.places[i], errors[i] if i in errors else self._finish(course), course)
         if leaving:
             self._leave(leaving)
 

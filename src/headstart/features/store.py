@@ -58,6 +58,8 @@ class RowStore:
         self._writes = folder is not None
         self._in_memory: list[tuple[Keys, Rows]] = []
         self._parts: list[tuple[Keys, Rows]] = []
+        self._mapped: list[tuple[Keys, Rows]] = []
+        """Those of the parts that lie, or lay, on disk."""
         self._keys = np.empty(0, dtype=np.uint64)
         self._where = np.empty((0, 2), dtype=np.int64)
         self._look()
@@ -177,7 +179,11 @@ class RowStore:
 
     def _look(self) -> None:
         """See what is there now."""
-        self._parts = [*self._on_disk(), *self._in_memory]
+        now = list(self._on_disk())
+        there = np.concatenate([keys for keys, _ in now]) if now else np.empty(0, dtype=np.uint64)
+        # files that were removed since are still mapped
+        self._mapped = now + [part for part in self._mapped if not np.isin(part[0], there).all()]
+        self._parts = [*self._mapped, *self._in_memory]
         if not self._parts:
             return
         keys = np.concatenate([keys for keys, _ in self._parts])

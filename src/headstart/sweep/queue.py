@@ -247,17 +247,18 @@ class Queue:
     def _again(self, job: str, state: JobState) -> bool:
         """Whether a failed job is tried again; one that ran out of memory has the machine to itself then.
 
-        One that others were fitted with goes on with fewer of them. Where it was memory that is no further try:
-        they were put together unasked.
+        One that others were fitted with goes on with fewer of them. Where it was memory, or the process was killed,
+        that is no further try: they were put together unasked.
         """
         if state.kind == "disk":  # it is full until somebody makes room
             return False
         if state.kind not in RETRIABLE or self.stopping:
             return False
         is_last, size = self._retried.get(job, 0) >= self.policy.retries, len(self.units[job])
-        if size > 1 and (state.kind == "memory" or not is_last):
+        unasked = state.kind in ("memory", "killed")  # a machine short of memory kills, too
+        if size > 1 and (unasked or not is_last):
             self._most[job] = max(1, size // _FEWER)
-            if state.kind == "memory":
+            if unasked:
                 self._retried[job] = self._retried.get(job, 0) - 1
             return True
         if is_last:
