@@ -162,3 +162,8 @@ def test_config_dir_and_local_conf_come_before_the_package(tmp_path: Path) -> No
 def test_a_missing_config_dir_is_named() -> None:
     with pytest.raises(ConfigError, match="--config-dir nowhere: there is no such folder"):
         compose([], config_dirs=("nowhere",))
+
+
+def test_graphs_that_would_write_over_gradients_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.compile=max-autotune: .*use trainer\.compile=default"):
+        compose(["trainer.compile=max-autotune", "trainer.micro_batch_size=4"])

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,6 +178,16 @@ def test_what_was_written_before_the_disk_was_full_stays(tmp_path: Path, monkeyp
     assert later.fill(KEYS, compute) == 30
     assert later.is_kept
     assert is_whole(later)
+
+
+def test_rows_that_are_read_outlive_their_files(tmp_path: Path) -> None:
+    store = store_in(tmp_path / "set")
+    store.fill(KEYS[:30], lambda wanted: compute(wanted))
+    shutil.rmtree(tmp_path / "set")  # `headstart cache --clear`, or another run that makes room
+    assert store.fill(KEYS, lambda wanted: compute(wanted)) == 20
+    assert is_whole(store)
+    fresh = store_in(tmp_path / "set")
+    assert (~fresh.missing(KEYS)).sum() == 20
 
 
 def test_a_folder_that_cannot_be_is_said(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,7 @@ from headstart.strategies.penalties.delta import Delta
 from headstart.strategies.penalties.l2_sp import L2Sp
 from headstart.strategies.plan import Phase, TrainingPlan
 from headstart.training.shortcut import epochs_without_images
+from headstart.training.step import StepModule
 
 THREE = (
     "strategy=gradual",
@@ -117,6 +118,24 @@ def test_no_image_is_loaded(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch) 
     assert len(read) <= for_record + 48  # the record's, and pictures
     assert record.features["prefix"]["layer3"]["rows"]["computed"] == 0
     assert "image" in next(iter(prepared.data.val_dataloader()))  # for whoever comes after
+
+
+def test_loader_workers_know_which_epochs_have_no_images(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are forked before training begins."""
+    seen: list[bool] = []
+    stand_in = StepModule.stand_in
+
+    def watched(self: Any, batch: Any, split: str, phase: Any) -> None:
+        if split == "train":
+            seen.append("image" in batch)
+        stand_in(self, batch, split, phase)
+
+    monkeypatch.setattr(StepModule, "stand_in", watched)
+    run_tiny("data.num_workers=1", "features.prefix=true", *LAST)
+    assert seen
+    assert not any(seen)
 
 
 @pytest.mark.parametrize("at", [pytest.param(5, marks=pytest.mark.slow), 8])
@@ -246,4 +265,4 @@ def test_a_full_disk_costs_speed_alone(
     monkeypatch.setattr(shortcuts, "IN_MEMORY", 0)
     _, record = run_tiny("features.prefix=true", "features.cache=false", *LAST)
     assert record.predictions_sha256 == plain.predictions_sha256
-    assert record.features == {}
+    assert list(record.features["prefix"]) == ["computed"]

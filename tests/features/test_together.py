@@ -15,7 +15,7 @@ from tests.conftest import RunTiny, tiny_config
 from headstart.cli.clean import freed_by, runs_hold
 from headstart.config.schema.regularizer import RegularizerConfig
 from headstart.config.schema.root import Config
-from headstart.errors import ConfigError, RecordError, RunFailed
+from headstart.errors import ConfigError, RecordError, RunFailed, RunPruned
 from headstart.experiment import Asked, resume, run, run_together
 from headstart.features.eligible import fits_on_features
 from headstart.preparation import prepare
@@ -206,6 +206,34 @@ def test_each_failure_is_a_runs_own() -> None:
     records = [read_record(path.parent) for path in sorted((outputs() / "runs").glob("*/run.json"))]
     assert sorted(one.status for one in records) == ["completed"] * 3 + ["failed"] * 2
     assert any("not finite" in (one.error or "") for one in records)
+
+
+def test_a_completed_run_stays_completed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lost(opened: Any) -> RunRecord:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("headstart.together.end_well", lost)
+    results = run_together([Asked(probe()), Asked(probe("seed=1"))])
+    assert all(isinstance(one, RunRecord) and one.status == "completed" for one in results)
+    assert "completed, but could not be tidied up" in capsys.readouterr().err
+    records = [read_record(path.parent) for path in (outputs() / "runs").glob("*/run.json")]
+    assert [one.status for one in records] == ["completed"] * 2
+
+
+def test_a_head_that_fails_among_others_keeps_its_rows() -> None:
+    late = {"before": 0}
+
+    def stop() -> bool:
+        late["before"] += 1
+        return late["before"] == 2
+
+    pruned, fine = run_together([Asked(probe("trainer.max_epochs=4"), prune=stop), Asked(probe("seed=1"))])
+    assert isinstance(pruned, RunPruned)
+    assert isinstance(fine, RunRecord)
+    (folder,) = [one for one in (outputs() / "runs").iterdir() if read_record(one).status == "pruned"]
+    assert [row["epoch"] for row in rows_of(folder)] == [1, 2]
 
 
 def test_what_was_interrupted_goes_on_to_the_same_bits() -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import tiny_config
+from safetensors.torch import load_file
+from tests.conftest import RunTiny, tiny_config
 
 from headstart.config.schema.head import LinearHeadConfig
 from headstart.config.schema.optimizer import AdamConfig, AdamWConfig, SGDConfig
 from headstart.config.schema.strategy import FullConfig
 from headstart.errors import ConfigError
 from headstart.models.classifier import build_classifier
+from headstart.preparation import prepare
 from headstart.resolve import resolve, resolve_fused
 from headstart.strategies import Timing, build_plan
 from headstart.training.optimizers import build_optimizer
@@ -76,3 +78,13 @@ def test_without_it_no_group_is_fused() -> None:
         module = module_of(prepare(tiny_config(f"optimizer.fused={word}")))
         groups = module.configure_optimizers()["optimizer"].param_groups
         assert {group["fused"] for group in groups} == {expected}
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_gradients_are_clipped_all_the_same(run_tiny: RunTiny, precision: str) -> None:
+    words = ("strategy=full", "optimizer=sgd", "optimizer.lr=1", f"trainer.precision={precision}")
+    folder, record = run_tiny(*words, "trainer.max_epochs=1", "trainer.gradient_clip_val=1e-6")
+    assert record.config["optimizer"]["fused"] is True
+    start = prepare(tiny_config(*words)).built.model.state_dict()["head.0.weight"]
+    end = load_file(folder / "checkpoints" / "last.safetensors")["head.0.weight"]
+    assert 0 < (end - start).norm() < 1e-4

@@ -142,6 +142,11 @@ def _check_budget(config: Config) -> None:
         raise ConfigError(f"trainer.max_time={trainer.max_time}: must be DD:HH:MM:SS, such as 00:01:30:00.")
     if trainer.max_time is not None and not trainer.max_time.strip("0:"):
         raise ConfigError(f"trainer.max_time={trainer.max_time}: must be above zero.")
+    if trainer.compile in ("reduce-overhead", "max-autotune") and trainer.micro_batch_size is not None:
+        raise ConfigError(
+            f"trainer.compile={trainer.compile}: its CUDA graphs write over the gradients of earlier pieces; with "
+            "trainer.micro_batch_size use trainer.compile=default."
+        )
 
 
 def _check_schedule(config: Config) -> None:

@@ -92,6 +92,8 @@ class Prefix:
         self.say = say
         self.banks: dict[str, FeatureBank] = {}
         self._cuts: dict[int, Cut] = {}
+        self._computed: dict[str, str] = {}
+        """Phases whose frozen layers were computed after all, and why."""
         self._tables: dict[int, Mapping[str, FeatureTable]] = {}
 
     def begin(self, model: nn.Module, data: ImageDataModule, *, step: int) -> None:
@@ -110,6 +112,7 @@ class Prefix:
                 self._tables[number] = bank.tables(data, ["train", "val"])
             except (NoCut, TooLarge) as reason:
                 self.say(f"features.prefix: the frozen layers are computed in every step after all ({reason}).")
+                self._computed[str(number)] = str(reason)
                 continue
             self._cuts[number] = cut
             self.banks[cut.name] = bank
@@ -132,8 +135,10 @@ class Prefix:
         return rest
 
     def about(self) -> dict[str, Any]:
-        """For the record: what was kept where, by the name of the cut."""
-        return {name: bank.about() for name, bank in self.banks.items()}
+        """For the record: what was kept where, by the name of the cut, and in which phases it stood in."""
+        phases = {name: [n for n, cut in self._cuts.items() if cut.name == name] for name in self.banks}
+        kept = {name: {**bank.about(), "phases": phases[name]} for name, bank in self.banks.items()}
+        return kept | ({"computed": self._computed} if self._computed else {})
 
 
 def that_fit(cuts: Mapping[int, Cut], *, images: int, itemsize: int, room: int) -> dict[int, Cut]:

@@ -80,7 +80,12 @@ def find_batch(
             "--find batch: this run fits its head on features that are computed once, features.batch_size images "
             "at a time; data.batch_size changes neither its speed nor its memory."
         )
-    gpu = prepared.config.trainer.accelerator == "gpu"
+    trainer = prepared.config.trainer
+    if trainer.compile != "none" or trainer.devices > 1:
+        raise ConfigError(
+            "--find batch: times plain steps of one process; ask without trainer.compile and trainer.devices."
+        )
+    gpu = trainer.accelerator == "gpu"
     most = prepared.facts.sizes["train"]
     weighed = estimate(prepared)
     steps = Steps(prepared)

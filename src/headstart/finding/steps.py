@@ -81,6 +81,8 @@ class Steps:
         forward()
         self.module.backward(loss)
         del loss
+        # what overflowed would not be nothing at a rate of 0
+        torch._foreach_zero_([p.grad for p in self.trained if p.grad is not None])
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -31,7 +31,7 @@ from headstart.training.metrics import THRESHOLD
 from headstart.training.module import TransferModule
 from headstart.training.progress import ProgressReport
 from headstart.training.stopping import PatientInLastPhase, Pruning
-from headstart.training.trainer import Budget, Machine, alone, build_trainer, quiet, stopping
+from headstart.training.trainer import Budget, Machine, alone, build_trainer, quiet, set_global_step, stopping
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def fit(
     state = read_checkpoint(checkpoint) if resume and checkpoint.is_file() else None
     start = start_of(module.model, data, gpu=machine.accelerator == "gpu") if drift else None
     began = time.monotonic()
+    module.begins_at = int(state["global_step"]) if state else 0
     with quiet():
         if state:
             history.restore(int(state["global_step"]))
@@ -115,7 +116,9 @@ def fit(
             if not steps:
                 raise RunFailed("trainer.max_time ended before the first step; allow more time.")
             if history.last_step < steps:  # stopped inside an epoch
-                alone(trainer, data, budget, machine, callbacks).validate(module, datamodule=data, verbose=False)
+                last = alone(trainer, data, budget, machine, callbacks)
+                set_global_step(last, steps)
+                last.validate(module, datamodule=data, verbose=False)
         fit_seconds = history.seconds_before + time.monotonic() - began
 
         began = time.monotonic()

@@ -76,6 +76,8 @@ class TransferModule(StepModule):
         self._policies = Policies()
         self._stepped: tuple[torch.optim.Optimizer, list[float]] | None = None
         self._rgn_settled = False
+        self.begins_at = 0
+        """The global step that training goes on from."""
         self.register_buffer("penalties_begun", torch.zeros((), dtype=torch.bool))
         set_ever_trainable(model, layers, plan)
 
@@ -150,6 +152,16 @@ class TransferModule(StepModule):
             for penalty in self.each_penalty().values():
                 penalty.begin(self._training_split)
         self.penalties_begun.fill_(True)
+        self._begin_shortcut()
+
+    def _begin_shortcut(self) -> None:
+        """Have what stands in for frozen layers; before the loaders, whose workers know epochs without images."""
+        if self.shortcut is not None:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.shortcut.begin(self.model, data, step=self.begins_at)
+            total, per_epoch = int(self.trainer.max_steps), data.steps_per_epoch
+            phases = self.shortcut.phases
+            data.imageless |= epochs_without_images(self.plan, phases, total_steps=total, steps_per_epoch=per_epoch)
 
     def _training_split(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The training split in order, without augmentation, on the device."""
@@ -162,12 +174,6 @@ class TransferModule(StepModule):
         """Freeze as the step says, which after a resume need not be the first."""
         self._rgn_settled = self.rgn is not None and bool(self.rgn.settled)
         self.enter(self.plan.at(self.global_step))
-        if self.shortcut is not None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.shortcut.begin(self.model, data, step=self.global_step)
-            total, per_epoch = int(self.trainer.max_steps), data.steps_per_epoch
-            phases = self.shortcut.phases
-            data.imageless |= epochs_without_images(self.plan, phases, total_steps=total, steps_per_epoch=per_epoch)
 
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's sums; validation may have left another mode behind."""
@@ -187,6 +193,22 @@ class TransferModule(StepModule):
         if self.rgn is not None:
             self._adapt(self.rgn, optimizer)
         self._stepped = optimizer, [group["lr"] for group in optimizer.param_groups]
+
+    def clip_gradients(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Shorten the gradient of all that the optimiser has to a norm of `gradient_clip_val`.
+
+        Lightning refuses fused optimisers under any mixed precision; scaled gradients (float16) alone are a reason.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None or gradient_clip_val is None:
+            super().clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        listed = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(listed, gradient_clip_val)
 
     def _adapt(self, rgn: RelativeGradientNorms, optimizer: torch.optim.Optimizer) -> None:
         """Look at the gradients that rates follow; they settle with the first step and with each epoch."""

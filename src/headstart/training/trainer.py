@@ -130,6 +130,11 @@ def alone(
     return build_trainer(data, budget, replace(machine, devices=1), callbacks, None)
 
 
+def set_global_step(trainer: pl.Trainer, step: int) -> None:
+    """Let a trainer that only evaluates know after which step it does."""
+    trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without what Lightning says of things that are meant."""
