@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from headstart.config.checks import check
 from headstart.config.compose import compose
+from headstart.config.plain import from_plain, to_plain
 from headstart.errors import ConfigError
 
 
@@ -167,3 +170,13 @@ def test_a_missing_config_dir_is_named() -> None:
 def test_graphs_that_would_write_over_gradients_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"trainer\.compile=max-autotune: .*use trainer\.compile=default"):
         compose(["trainer.compile=max-autotune", "trainer.micro_batch_size=4"])
+
+
+@pytest.mark.parametrize(
+    "measured", [{"prefix": "all"}, {"prefix": [True]}, {"channels_last": 1}, {"speed": 2}], ids=str
+)
+def test_what_measurements_chose_is_checked(measured: dict[str, Any]) -> None:
+    plain = to_plain(compose([]))
+    with pytest.raises(ConfigError, match=r"measured\.\w+=.*: is filled in by a run's start"):
+        check(from_plain({**plain, "measured": measured}))
+    check(from_plain({**plain, "measured": {"prefix": [0], "channels_last": True}}))

@@ -78,6 +78,7 @@ def check(config: Config) -> None:
     _check_threshold(config)
     _check_loss(config)
     _check_refit(config)
+    _check_measured(config.measured)
     check_strategy(config.strategy)
     check_head(config)
     check_regularizers(config)
@@ -95,6 +96,19 @@ def _options(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasse
                 yield from _options(own, f"regularizer.{name}.")
         elif field.metadata:
             yield f"{prefix}{field.name}", value, field
+
+
+def _check_measured(measured: dict[str, Any]) -> None:
+    """What a run's start fills in, and a saved config brings back."""
+    for key, value in measured.items():
+        if key == "channels_last" and isinstance(value, bool):
+            continue
+        if key == "prefix" and isinstance(value, list) and all(type(number) is int for number in value):
+            continue
+        raise ConfigError(
+            f"measured.{key}={value}: is filled in by a run's start: channels_last true or false, prefix a list of "
+            "phases; leave it out to measure anew."
+        )
 
 
 def _check_secret(key: str, value: Any) -> None:
