@@ -101,7 +101,8 @@ def _idle(prepared: Prepared) -> list[str]:
     rates = [] if plan.moves_the_features else ["backbone_lr_mult", "layer_decay", "discriminative", "lr_span"]
     modes = any(phase.runs_in_training_mode(name) for phase in plan.phases for name in phase.rates if name != HEAD)
     given = [name for name in rates if getattr(config, name) != getattr(StrategyConfig, name)]
-    return given + (["normalization"] if not modes and config.normalization != "train" else [])
+    policies = [config.normalization] if isinstance(config.normalization, str) else config.normalization
+    return given + (["normalization"] if not modes and set(policies) != {"train"} else [])
 
 
 def _unread(prepared: Prepared) -> list[str]:

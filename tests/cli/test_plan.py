@@ -102,6 +102,7 @@ def test_options_of_the_step_do_nothing_to_a_head_on_features(capsys: Captured) 
     assert plan("strategy=linear_probe", *words) == 0
     shown = capsys.readouterr().out
     assert "note       the head is fitted on features that are computed once" in shown
+    assert "strategy.normalization" not in shown
     for name in ("trainer.micro_batch_size", "trainer.channels_last", "optimizer.fused"):
         assert f"note       {name} has no effect on a head" in shown
     assert plan("strategy=full", *words) == 0
