@@ -255,7 +255,7 @@ def test_running_statistics_are_the_means_of_the_shares(run_tiny: RunTiny, monke
 
 @pytest.mark.slow
 def test_resumed_by_two(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = (*TWO, "strategy=gradual", "strategy.milestones=[1,2]", "trainer.ema_decay=0.9")
+    words = (*TWO, "data.train_size=96", "strategy=gradual", "strategy.milestones=[1,2]", "trainer.ema_decay=0.9")
     unbroken = run_tiny(*words)
     folder = interrupted(4, monkeypatch, *words)
     assert_same(folder, resume(folder), unbroken)
