@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import platform
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import torch
 from headstart.caches import MEASUREMENTS
 from headstart.features.cut import Cut
 from headstart.features.extract import autocast, evaluating
-from headstart.records.atomic import write_json
+from headstart.records.measurements import keep, kept
 
 GAIN = 1.05
 """How many times as fast a run's frozen part must be with activations that are kept, for them to be."""
@@ -72,27 +70,13 @@ def speed_of(
         "dtype": dtype,
         "on_disk": on_disk,
     }
-    path = (
-        cache / MEASUREMENTS / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
-    )
-    found = _read(path)
-    if found is None:
+    seconds = kept(cache, key, ("compute", "read"))
+    if seconds is None:
         compute = _compute(cut, (batch_size, *shape), device=device, precision=precision) / batch_size
         read = _from_disk(cut, dtype, cache) if on_disk else _from_memory(cut, batch_size, device) / batch_size
-        found = Speed(compute, read)
-        with suppress(OSError):  # the next run measures again
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"of": key, "seconds": asdict(found)})
-    return found
-
-
-def _read(path: Path) -> Speed | None:
-    """A measurement that is kept; None where there is none, or none that can be believed."""
-    try:
-        seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"]
-        return Speed(float(seconds["compute"]), float(seconds["read"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        seconds = {"compute": compute, "read": read}
+        keep(cache, key, seconds, of=key)
+    return Speed(**seconds)
 
 
 def _compute(cut: Cut, batch: tuple[int, int, int, int], *, device: torch.device, precision: str) -> float:

@@ -182,12 +182,6 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return {**_read(path.with_name(FROZEN)), **state} if holds_head_alone(state) else state
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files that together hold the weights that `path` is: itself and, where that is apart, what is frozen."""
-    frozen = path.with_name(FROZEN)
-    return [path, *([frozen] if frozen.is_file() else [])]
-
-
 def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         return dict(load_file(path))

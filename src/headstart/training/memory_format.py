@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from headstart.records.atomic import write_text
+from headstart.records.measurements import keep, kept
 
 GAIN = 1.05
 """How many times as fast channels last must be to be chosen."""
 STEPS = 200
 """A run of fewer optimiser steps is not worth a measurement."""
-FOLDER = "measurements"
 _ROUNDS = 5
 _ENOUGH = 5.0
 """Seconds of measuring after which two rounds are enough."""
@@ -58,14 +54,12 @@ def channels_last_is_faster(
         "threads": threads,
         "checkpointing": checkpointing,
     }
-    path = cache / FOLDER / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
-    found = _read(path)
+    found = kept(cache, key, ("channels_first", "channels_last"))
     if found is None:
         first, last = _measure(model, trains=trains, batch=(batch_size, *shape), device=device, precision=precision)
-        found = {"seconds": {"channels_first": first, "channels_last": last}, "faster": first >= GAIN * last}
-        found["of"] = {**key, "model": name, "trains": len(trains)}
-        _write(path, found)
-    return bool(found["faster"])
+        found = {"channels_first": first, "channels_last": last}
+        keep(cache, key, found, of={**key, "model": name, "trains": len(trains)})
+    return found["channels_first"] >= GAIN * found["channels_last"]
 
 
 def _measure(
@@ -116,21 +110,3 @@ def _step(
             torch.cuda.synchronize()
 
     return step
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A measurement that is kept; None where there is none, or none that can be believed."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) and isinstance(found.get("faster"), bool) else None
-    except (OSError, ValueError):
-        return None
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    """Keep a measurement; where that cannot be, the next run measures again."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(found, indent=1) + "\n")
-    except OSError:
-        return
