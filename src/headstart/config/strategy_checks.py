@@ -35,13 +35,10 @@ def check_strategy(config: StrategyConfig) -> None:
         raise ConfigError("strategy.layer_decay_min: needs strategy.layer_decay.")
     if not isinstance(config.normalization, str | list) or config.normalization == []:
         raise ConfigError(f"strategy.normalization={config.normalization}: must be a policy, or one per phase.")
-    given = [config.normalization] if isinstance(config.normalization, str) else list(config.normalization)
-    if isinstance(config, PhasesConfig) and isinstance(config.phases, list):
-        given += [phase.get("normalization") for phase in config.phases if isinstance(phase, dict)]
     momentum = config.batch_norm_momentum
     if momentum not in (None, "by_epoch") and (isinstance(momentum, bool) or not isinstance(momentum, int | float)):
         raise ConfigError(f"strategy.batch_norm_momentum={momentum}: must be a number up to 1, or by_epoch.")
-    if config.stochnorm_p != StrategyConfig.stochnorm_p and "stochnorm" not in given:
+    if config.stochnorm_p != StrategyConfig.stochnorm_p and not uses_stochnorm(config):
         raise ConfigError("strategy.stochnorm_p: needs strategy.normalization=stochnorm.")
     match config:
         case GroupsConfig(groups=[]):
@@ -56,6 +53,14 @@ def check_strategy(config: StrategyConfig) -> None:
                 raise ConfigError(f"strategy.milestones={when}: must be a rising list, such as [2,4,6].")
         case PhasesConfig():
             _check_phases(config)
+
+
+def uses_stochnorm(config: StrategyConfig) -> bool:
+    """Whether any phase normalises stochastically."""
+    given = [config.normalization] if isinstance(config.normalization, str) else list(config.normalization)
+    if isinstance(config, PhasesConfig) and isinstance(config.phases, list):
+        given += [phase.get("normalization") for phase in config.phases if isinstance(phase, dict)]
+    return "stochnorm" in given
 
 
 def _check_phases(config: PhasesConfig) -> None:

@@ -27,6 +27,7 @@ class Compiled:
         self._sizes = frozenset(sizes)
         self._said = False
         self._graphs = mode != "default"
+        self.begin_anew()  # PyTorch keeps 8 graphs per class in a process and runs what comes after uncompiled
         self._forward = cast(Forward, torch.compile(backbone, mode=mode, dynamic=False))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -56,7 +57,8 @@ def check_compiler(*, gpu: bool) -> None:
         found = double(torch.ones(8, device=device)).sum().item()
         torch.compiler.reset()
     except Exception as error:  # whatever is missing says so in its own way
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        said = [line.strip() for line in str(error).splitlines()]
+        lines = [line for line in said if line and not line.endswith("raised:")] or [type(error).__name__]
         needs = "Triton and a C compiler" if gpu else "a C++ compiler such as g++, and Python's headers"
         raise ConfigError(f"trainer.compile: needs {needs} on this machine ({lines[0][:160]}).") from error
     if found != 24:
