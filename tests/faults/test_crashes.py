@@ -166,7 +166,12 @@ def mounted(script: str, tmp_path: Path, *overrides: str, size: str = "4m") -> t
 
 
 @pytest.mark.parametrize(
-    "size", ["4m", pytest.param("2m", marks=pytest.mark.slow), pytest.param("100k", marks=pytest.mark.slow)]
+    "size",
+    [
+        pytest.param("4m", marks=pytest.mark.slow),
+        pytest.param("2m", marks=pytest.mark.slow),
+        pytest.param("100k", marks=pytest.mark.slow),
+    ],
 )
 def test_a_full_disk(tmp_path: Path, run_tiny: RunTiny, size: str) -> None:
     """The checkpoint of the first epoch takes 4.5 MB; the run goes on from where it was when there is room."""

@@ -113,6 +113,7 @@ def everything(*roots: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_that_is_written_or_printed_holds_one(tmp_path: Path) -> None:
     """A run, a failed run, a sweep, W&B's own folder, a report and a bundle, with keys all about."""
     home = tmp_path / "home"
