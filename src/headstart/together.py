@@ -71,7 +71,7 @@ class _Group:
         self, runs: Sequence[Opened], places: Sequence[int], results: dict[int, Result], *, live: bool
     ) -> None:
         self.runs, self.places, self.results, self.live = runs, places, results, live
-        self.bank = _bank_of(runs[0].prepared)
+        self.bank = bank_of(runs[0].prepared)
         self.frozen: Path | None = None
         """Where the backbone of these runs has been written already."""
 
@@ -139,7 +139,8 @@ class _Group:
             print(f"{run.folder}: completed, but could not be tidied up ({why}).", file=sys.stderr, flush=True)
 
 
-def _bank_of(prepared: Prepared) -> FeatureBank:
+def bank_of(prepared: Prepared) -> FeatureBank:
+    """The features of a prepared run's backbone, as it is now."""
     config = prepared.config
     return open_bank(
         prepared.built.model.backbone,

@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "show how a sweep is getting on",
     "runs": "list runs",
     "compare": "compare runs: each arm, and its paired gain over training from scratch",
+    "rank": "rank backbones before training, and say how good a ranking was",
     "reproduce": "run a saved result again, and say whether the same comes out",
     "bundle": "pack a run into one file that another person can reproduce",
     "sync": "send runs to W&B that were logged offline",

@@ -38,7 +38,7 @@ def backbones() -> Iterator[tuple[str, str]]:
     import timm
     import yaml
 
-    from headstart.cli.options import group_choices
+    from headstart.config.choices import group_choices
     from headstart.models.torchvision_backbone import usable_models
 
     for name in group_choices("backbone"):
@@ -64,7 +64,7 @@ def strategies() -> Iterator[tuple[str, str]]:
 
 def data() -> Iterator[tuple[str, str]]:
     """Sources, those of plugins too, then presets of known sets, then torchvision's sets."""
-    from headstart.cli.options import group_choices
+    from headstart.config.choices import group_choices
     from headstart.config.schema.root import kinds_of
     from headstart.data.torchvision_sets import available
 

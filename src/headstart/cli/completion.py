@@ -84,7 +84,8 @@ def candidates(line: str) -> list[str]:
 
 
 def _of_train(word: str, command: str) -> list[str]:
-    from headstart.cli.options import all_keys, group_choices
+    from headstart.cli.options import all_keys
+    from headstart.config.choices import group_choices
     from headstart.config.schema.root import GROUPS
 
     groups = [*GROUPS, "regularizer", "experiment"]

@@ -10,15 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from headstart.config.paths import search_path
+from headstart.config.choices import group_choices
 from headstart.config.schema.root import GROUPS, Config, kinds_of, metadata_of, regularizer_kinds
-
-
-def group_choices(group: str, config_dirs: tuple[str, ...] = ()) -> list[str]:
-    """Names that `group=` takes: the config files of that group."""
-    folders = [folder / group for folder in search_path(config_dirs)]
-    plugged: set[str] = set(kinds_of(group)) - set(GROUPS[group]) if group in GROUPS else set()
-    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")} | plugged)
 
 
 def describe_options(config_dirs: tuple[str, ...] = ()) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 from headstart.errors import RecordError
 from headstart.records.atomic import write_json
 
+RANKINGS = "rankings"
+"""The folder of rankings in the output folder."""
 RANKING = "ranking.json"
 SCHEMA = 1
 STATIC = "static"

@@ -1,0 +1,116 @@
+"""A ranking as a table for people, and as rows for files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from headstart.transferability.ranking import STATIC, Ranked, Ranking
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def table(ranking: Ranking, *, show: int | None = None) -> Table:
+    """The candidates, best first: their place and its interval, every score, and what each costs."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column(f"place by\n{ranking.by}", justify="right", no_wrap=True)
+    made.add_column("candidate", overflow="fold")
+    for name in ranking.scores:
+        words = "static\n(no data)" if name == STATIC else name.replace("_", "\n", 1)
+        made.add_column(words, justify="right", no_wrap=True)
+    for words in ("images\nper s", "million\nparameters", "step\nGB", "spent\ns"):
+        made.add_column(words, justify="right", no_wrap=True)
+    for place, one in enumerate(ranking.candidates[:show], start=1):
+        interval = one.ranks.get(ranking.by)
+        where = f"{place} [{interval[0]:.0f} to {interval[1]:.0f}]" if interval else str(place)
+        scores = [number(one.scores.get(name)) for name in ranking.scores]
+        name = Text(one.name, style="yellow" if one.warning else "")
+        made.add_row(where, name, *scores, *_costs(one))
+    return made
+
+
+def _costs(one: Ranked) -> list[str]:
+    return [
+        f"{one.images_per_second:,.0f}",
+        f"{one.parameters / 1e6:,.1f}",
+        f"{one.memory / 1e9:.2f}" if one.memory else "too much",
+        f"{sum(one.seconds.values()):.1f}",
+    ]
+
+
+def number(value: float | None) -> str:
+    """A score in four digits; a dash where there is none."""
+    if value is None:
+        return "-"
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def lines(ranking: Ranking) -> list[str]:
+    """What is to be said beside the table: what static is, what was left out or is missing, distances, warnings."""
+    said = [
+        f"static: the {ranking.static}; it knows nothing of these images, and is hard to beat (docs/scores.md)."
+    ]
+    said += _missing(ranking)
+    for one in ranking.candidates:
+        if words := one.distance.get("words"):
+            said.append(f"{one.name}: {words}")
+    said += [f"warning: {one.warning}" for one in ranking.candidates if one.warning]
+    return said
+
+
+def _missing(ranking: Ranking) -> list[str]:
+    """A line for each reason why candidates lack scores."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for one in ranking.candidates:
+        for name, note in one.notes.items():
+            if one.scores.get(name) is None:
+                reasons.setdefault((one.name, note), []).append(name)
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for (candidate, note), names in reasons.items():
+        grouped.setdefault((", ".join(names), note), []).append(candidate)
+    return [f"no {names} for {_listed(whom)}: {note}" for (names, note), whom in grouped.items()]
+
+
+def _listed(names: Iterable[str], *, most: int = 4) -> str:
+    some = list(names)
+    more = f" and {len(some) - most} more" if len(some) > most else ""
+    return ", ".join(some[:most]) + more
+
+
+def csv_of(ranking: Ranking) -> str:
+    """The rows as CSV, which `headstart rank --against` reads once a column of what was measured is added."""
+    import pandas as pd
+
+    return pd.DataFrame(rows(ranking)).to_csv(index=False)
+
+
+def rows(ranking: Ranking) -> list[dict[str, Any]]:
+    """A flat row per candidate: plain numbers under plain names."""
+    found = []
+    for place, one in enumerate(ranking.candidates, start=1):
+        row: dict[str, Any] = {"dataset": ranking.dataset, "model": one.name, "place": place}
+        row |= {name: one.scores.get(name) for name in ranking.scores}
+        for name, (low, high) in one.intervals.items():
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        for name, (first, last) in one.ranks.items():
+            row |= {f"{name}_place_low": first, f"{name}_place_high": last}
+        row |= {
+            "images_per_second": one.images_per_second,
+            "parameters": one.parameters,
+            "memory_bytes": one.memory,
+            "seconds": round(sum(one.seconds.values()), 3),
+            "backbone": one.backbone,
+            "library": one.library,
+            "weights": one.weights.get("source"),
+            "weights_sha256": one.weights.get("sha256"),
+            "warning": one.warning or "",
+        }
+        found.append(row)
+    return found

@@ -1,0 +1,262 @@
+"""Rank candidates: each is examined in turn, scored on its features, and compared with the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.compare.results import dataset_name
+from headstart.config.plain import to_plain
+from headstart.config.schema.data import DataConfig
+from headstart.errors import ConfigError, HeadstartError
+from headstart.installed import packages
+from headstart.records.store import now
+from headstart.rehearsal import Rehearsal
+from headstart.transferability.bootstrap import Draws, bootstrap, interval, rank_intervals
+from headstart.transferability.candidates import Candidate
+from headstart.transferability.distance import distances
+from headstart.transferability.examine import Examined, config_of, examine
+from headstart.transferability.hurt import gain_over_control, warning_of
+from headstart.transferability.origin import origin_of
+from headstart.transferability.ranking import STATIC, Ranked, Ranking
+from headstart.transferability.scores import Score, Scored, check_scores, default_scores
+from headstart.transferability.source_images import data_from_record, source_features
+from headstart.transferability.static import static_scores
+
+Drawn = dict[str, npt.NDArray[np.float64]]
+"""By score: its values under the draws of the bootstrap."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to rank, and how."""
+
+    candidates: Sequence[Candidate]
+    shared: Sequence[str] = ()
+    """Overrides of all candidates, of data above all."""
+    scores: Sequence[str] = ()
+    """Names; empty for all that the task has."""
+    by: str | None = None
+    """The score that orders them."""
+    draws: int = 100
+    """Resamples of the images; 0 gives no intervals."""
+    elsewhere: Sequence[Path] = ()
+    """Results on other data sets, for the static baseline."""
+    source: DataConfig | None = None
+    """Images that all candidates were pretrained on, where they are at hand."""
+    config_dirs: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+@dataclass
+class _Found:
+    """One candidate that was examined, until all of them are."""
+
+    candidate: Candidate
+    ranked: Ranked
+    drawn: Drawn = field(default_factory=dict)
+
+
+def rank(asked: Asked, *, say: Callable[[str], None] = lambda line: None) -> Ranking:
+    """Examine, score and order candidates (best first).
+
+    A candidate that cannot be had is left out, and the ranking says why. `say` is told how far it is. Raises
+    ConfigError for scores that the task has not, the error of the first candidate where none can be had.
+    """
+    began = time.monotonic()
+    configs = [config_of(one, asked.shared, asked.config_dirs) for one in asked.candidates]
+    rehearsal = Rehearsal(runs=True)
+    found: list[_Found] = []
+    left_out: dict[str, str] = {}
+    errors: list[HeadstartError] = []
+    facts: tuple[Examined, list[Score], Draws] | None = None
+    for place, (candidate, config) in enumerate(zip(asked.candidates, configs, strict=True), start=1):
+        where = f"[{place}/{len(configs)}] {candidate.name}"
+        try:
+            examined = examine(config, rehearsal, with_source=_asks_source(asked))
+        except HeadstartError as error:
+            left_out[candidate.name] = str(error)
+            errors.append(error)
+            say(f"{where}: left out: {error}")
+            continue
+        if facts is None:
+            facts = (examined, *_what_to_compute(asked, examined))
+        one = _scored(candidate, examined, asked, scores=facts[1], draws=facts[2], rehearsal=rehearsal)
+        found.append(one)
+        left = (time.monotonic() - began) / place * (len(configs) - place)
+        spent = sum(one.ranked.seconds.values())
+        say(f"{where}: {spent:.1f} s" + (f", about {left:.0f} s left" if place < len(configs) else ""))
+    if facts is None:
+        raise errors[0]
+    return _ranking(asked, facts[0], facts[1], found, left_out)
+
+
+def _asks_source(asked: Asked) -> bool:
+    return not asked.scores or any(name in ("leep", "nce") for name in asked.scores)
+
+
+def _what_to_compute(asked: Asked, examined: Examined) -> tuple[list[Score], Draws]:
+    """The scores, checked against the task, and the draws that all candidates share."""
+    examples = examined.examples
+    names = list(asked.scores) or default_scores(examples.task)
+    if asked.by and asked.by not in (*names, STATIC):
+        names.append(asked.by)
+    present = len(np.unique(examples.targets)) if examples.targets.ndim == 1 else examples.outputs
+    scores = check_scores(names, task=examples.task, outputs=examples.outputs, classes_present=present)
+    return scores, Draws.of(len(examples.features), count=asked.draws)
+
+
+def _scored(
+    candidate: Candidate,
+    examined: Examined,
+    asked: Asked,
+    *,
+    scores: Sequence[Score],
+    draws: Draws,
+    rehearsal: Rehearsal,
+) -> _Found:
+    config, examples = examined.prepared.config, examined.examples
+    began = time.monotonic()
+    values: dict[str, Scored] = {}
+    for score in scores:
+        if score.needs_source and examples.source is None:
+            values[score.name] = Scored(None, examined.no_source)
+        else:
+            values[score.name] = score.compute(examples)
+    scored = time.monotonic()
+    drawn: Drawn = {}
+    for score in scores if asked.draws else ():
+        value = values[score.name]
+        if value.value is not None:
+            drawn[score.name] = bootstrap(score, examples, value, draws)
+    drew = time.monotonic()
+    distance = _distance(examined, asked, rehearsal)
+    ranked = Ranked(
+        name=candidate.name,
+        overrides=candidate.overrides,
+        backbone=config.backbone.name,
+        library=config.backbone.library,
+        weights=examined.weights,
+        parameters=examined.parameters,
+        images_per_second=round(examined.images_per_second, 3),
+        memory=examined.memory,
+        seconds={
+            **examined.seconds,
+            "scores": round(scored - began, 3),
+            "bootstrap": round(drew - scored, 3),
+            "distance": round(time.monotonic() - drew, 3),
+        },
+        scores={name: one.value for name, one in values.items()},
+        intervals={name: interval(of) for name, of in drawn.items()},
+        notes={name: one.note for name, one in values.items() if one.note},
+        distance=distance,
+    )
+    return _Found(candidate, ranked, drawn)
+
+
+def _distance(examined: Examined, asked: Asked, rehearsal: Rehearsal) -> dict[str, Any]:
+    """How far the candidate's source lies, as far as anything of it is known."""
+    prepared = examined.prepared
+    origin = origin_of(prepared.config, prepared.weights)
+    if origin is None:
+        return {}
+    source, why = None, ""
+    try:
+        data = asked.source or (data_from_record(dict(origin.data), examined) if origin.data else None)
+        if data is not None:
+            source, why = source_features(examined, data, rehearsal)
+    except HeadstartError as error:
+        why = str(error)
+    return distances(
+        origin,
+        source,
+        examined.examples.features,
+        target_classes=prepared.facts.class_names if prepared.facts.task != "regression" else None,
+        note=why,
+    )
+
+
+def _ranking(
+    asked: Asked, first: Examined, scores: Sequence[Score], found: list[_Found], left_out: dict[str, str]
+) -> Ranking:
+    config, facts = first.prepared.config, first.prepared.facts
+    words, static = static_scores([one.ranked for one in found], asked.elsewhere)
+    by = _order(asked, scores, found, static)
+    places = _places(scores, found)
+    ranked = []
+    for one in found:
+        name = one.ranked.name
+        values = {**one.ranked.scores, STATIC: static.get(name)}
+        gain, warning = _against_control(one, found)
+        ranked.append(replace(one.ranked, scores=values, ranks=places.get(name, {}), gain=gain, warning=warning))
+    ranked.sort(key=lambda one: _sort_key(one.scores.get(by)))
+    identity = {
+        "data": to_plain(config)["data"],
+        "candidates": sorted(one.name for one in ranked),
+        "fingerprint": facts.fingerprint,
+    }
+    return Ranking(
+        id=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        created=now(),
+        command=asked.command,
+        task=facts.task,
+        dataset=dataset_name(to_plain(config)["data"]),
+        fingerprint=facts.fingerprint,
+        images=facts.sizes["train"],
+        outputs=facts.num_classes,
+        by=by,
+        static=words,
+        candidates=tuple(ranked),
+        left_out=left_out,
+        overrides=tuple(asked.shared),
+        versions=packages(),
+    )
+
+
+def _sort_key(value: float | None) -> tuple[bool, float]:
+    return value is None, -(value or 0.0)
+
+
+def _order(asked: Asked, scores: Sequence[Score], found: Sequence[_Found], static: dict[str, float]) -> str:
+    """The score that orders; raises ConfigError where no candidate has it."""
+    by = asked.by or next(score.name for score in scores)
+    have = static if by == STATIC else [one for one in found if one.ranked.scores.get(by) is not None]
+    if not have:
+        why = next((one.ranked.notes[by] for one in found if by in one.ranked.notes), "no candidate has it")
+        raise ConfigError(f"--by {by}: {why}")
+    return by
+
+
+def _places(scores: Sequence[Score], found: Sequence[_Found]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Candidate -> score -> 95 % interval of its place."""
+    places: dict[str, dict[str, tuple[float, float]]] = {}
+    for score in scores:
+        drawn = {one.ranked.name: one.drawn[score.name] for one in found if score.name in one.drawn}
+        for name, place in (rank_intervals(drawn) if drawn else {}).items():
+            places.setdefault(name, {})[score.name] = place
+    return places
+
+
+def _against_control(one: _Found, found: Sequence[_Found]) -> tuple[dict[str, Any] | None, str | None]:
+    """The probe's gain over the same backbone with random weights, and the warning that follows from it."""
+    name, ranked = "linear_probe", one.ranked
+    if ranked.weights["source"] == "scratch" or name not in one.drawn:
+        return None, None
+    architecture = ranked.backbone.partition(".")[0]
+    for other in found:
+        same = other.ranked.backbone.partition(".")[0] == architecture and other.ranked.library == ranked.library
+        if same and other.ranked.weights["source"] == "scratch" and name in other.drawn:
+            value, control = ranked.scores[name], other.ranked.scores[name]
+            assert value is not None
+            assert control is not None
+            gain = gain_over_control(value, control, one.drawn[name], other.drawn[name])
+            return gain, warning_of(ranked.name, gain)
+    return None, None
