@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from headstart.compare.comparison import Comparison
     from headstart.records.schema import RunRecord
+    from headstart.transferability.ranking import Ranking
 
 AnyPath = str | PathLike[str]
 
@@ -53,6 +54,44 @@ def compare(*paths: AnyPath, metric: str | None = None, baseline: str | None = N
 
     results, notes = find_results([Path(path) for path in paths or (default_output_dir(),)], metric=metric)
     return compare_results(results, metric=metric, baseline=baseline, notes=notes)
+
+
+def rank(
+    backbones: Sequence[str],
+    overrides: Sequence[str] = (),
+    *,
+    scores: Sequence[str] = (),
+    by: str | None = None,
+    draws: int = 100,
+    controls: bool = False,
+    elsewhere: Sequence[AnyPath] = (),
+    config_dir: AnyPath | None = None,
+) -> Ranking:
+    """Candidates, best first, ranked by one forward pass each, as `headstart rank` does; nothing is written.
+
+    `backbones` are names, globs of timm's names or folders of runs, each with overrides of its own after it;
+    `overrides` say what data they are ranked on. `draws` is how many resamples of the images the intervals come
+    from; with `controls` each backbone is ranked with random weights too. Raises a HeadstartError for a mistake, and
+    where no candidate can be had.
+    """
+    from headstart.transferability.candidates import find_candidates, with_controls
+    from headstart.transferability.rank import Asked
+    from headstart.transferability.rank import rank as rank_asked
+
+    config_dirs = (str(config_dir),) if config_dir else ()
+    candidates = find_candidates(backbones, shared=overrides, config_dirs=config_dirs)
+    return rank_asked(
+        Asked(
+            candidates=with_controls(candidates) if controls else candidates,
+            shared=overrides,
+            scores=scores,
+            by=by,
+            draws=draws,
+            elsewhere=[Path(path) for path in elsewhere],
+            config_dirs=config_dirs,
+            command=("headstart.rank", *backbones),
+        )
+    )
 
 
 def load(run_folder: AnyPath) -> tuple[torch.nn.Module, Callable[[Any], torch.Tensor]]:

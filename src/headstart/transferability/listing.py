@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headstart.transferability.ranking import STATIC, Ranked, Ranking
@@ -59,10 +59,25 @@ def lines(ranking: Ranking) -> list[str]:
     ]
     said += _missing(ranking)
     for one in ranking.candidates:
-        if words := one.distance.get("words"):
-            said.append(f"{one.name}: {words}")
+        if words := source_words(one.distance):
+            said.append(f"source of {one.name}: {words}")
     said += [f"warning: {one.warning}" for one in ranking.candidates if one.warning]
     return said
+
+
+def source_words(distance: Mapping[str, Any]) -> str:
+    """What is known of how far a source lies, in a line; empty where nothing is."""
+    parts = []
+    if (shared := distance.get("shared_classes")) and distance.get("share") != 1:
+        parts.append(f"it has {distance['share']:.0%} of the classes by name ({_listed(shared)})")
+    if (far := distance.get("frechet_relative")) is not None:
+        floor = distance.get("frechet_floor")
+        halves = f"; two halves of these images: {floor:.2g}" if floor is not None else ""
+        parts.append(f"Fréchet distance {far:.3g} of these images' own variance{halves}")
+    if (alike := distance.get("structure_cka")) is not None:
+        parts.append(f"features vary in the same directions to {alike:.2f} (linear CKA)")
+    parts += [distance["note"]] if distance.get("note") else []
+    return f"{distance['origin']}: {', '.join(parts)}" if parts else ""
 
 
 def _missing(ranking: Ranking) -> list[str]:

@@ -22,13 +22,11 @@ from headstart.records.store import now
 from headstart.rehearsal import Rehearsal
 from headstart.transferability.bootstrap import Draws, bootstrap, interval, rank_intervals
 from headstart.transferability.candidates import Candidate
-from headstart.transferability.distance import distances
 from headstart.transferability.examine import Examined, config_of, examine
 from headstart.transferability.hurt import gain_over_control, warning_of
-from headstart.transferability.origin import origin_of
 from headstart.transferability.ranking import STATIC, Ranked, Ranking
 from headstart.transferability.scores import Score, Scored, check_scores, default_scores
-from headstart.transferability.source_images import data_from_record, source_features
+from headstart.transferability.source_images import distance_of
 from headstart.transferability.static import static_scores
 
 Drawn = dict[str, npt.NDArray[np.float64]]
@@ -80,23 +78,30 @@ def rank(asked: Asked, *, say: Callable[[str], None] = lambda line: None) -> Ran
     facts: tuple[Examined, list[Score], Draws] | None = None
     for place, (candidate, config) in enumerate(zip(asked.candidates, configs, strict=True), start=1):
         where = f"[{place}/{len(configs)}] {candidate.name}"
+        started = time.monotonic()
         try:
             examined = examine(config, rehearsal, with_source=_asks_source(asked))
+            computed = facts or (examined, *_what_to_compute(asked, examined))
+            one = _scored(candidate, examined, asked, scores=computed[1], draws=computed[2], rehearsal=rehearsal)
+        except _Impossible as error:
+            raise ConfigError(str(error)) from error
         except HeadstartError as error:
             left_out[candidate.name] = str(error)
             errors.append(error)
             say(f"{where}: left out: {error}")
             continue
-        if facts is None:
-            facts = (examined, *_what_to_compute(asked, examined))
-        one = _scored(candidate, examined, asked, scores=facts[1], draws=facts[2], rehearsal=rehearsal)
+        facts = computed
         found.append(one)
         left = (time.monotonic() - began) / place * (len(configs) - place)
-        spent = sum(one.ranked.seconds.values())
-        say(f"{where}: {spent:.1f} s" + (f", about {left:.0f} s left" if place < len(configs) else ""))
+        so_far = f", about {left:.0f} s left" if place < len(configs) else ""
+        say(f"{where}: {time.monotonic() - started:.1f} s{so_far}")
     if facts is None:
         raise errors[0]
     return _ranking(asked, facts[0], facts[1], found, left_out)
+
+
+class _Impossible(Exception):
+    """Scores that no candidate can have, as the task has not."""
 
 
 def _asks_source(asked: Asked) -> bool:
@@ -110,7 +115,10 @@ def _what_to_compute(asked: Asked, examined: Examined) -> tuple[list[Score], Dra
     if asked.by and asked.by not in (*names, STATIC):
         names.append(asked.by)
     present = len(np.unique(examples.targets)) if examples.targets.ndim == 1 else examples.outputs
-    scores = check_scores(names, task=examples.task, outputs=examples.outputs, classes_present=present)
+    try:
+        scores = check_scores(names, task=examples.task, outputs=examples.outputs, classes_present=present)
+    except ConfigError as error:
+        raise _Impossible(str(error)) from error
     return scores, Draws.of(len(examples.features), count=asked.draws)
 
 
@@ -138,7 +146,7 @@ def _scored(
         if value.value is not None:
             drawn[score.name] = bootstrap(score, examples, value, draws)
     drew = time.monotonic()
-    distance = _distance(examined, asked, rehearsal)
+    distance = distance_of(examined, rehearsal, source=asked.source)
     ranked = Ranked(
         name=candidate.name,
         overrides=candidate.overrides,
@@ -160,28 +168,6 @@ def _scored(
         distance=distance,
     )
     return _Found(candidate, ranked, drawn)
-
-
-def _distance(examined: Examined, asked: Asked, rehearsal: Rehearsal) -> dict[str, Any]:
-    """How far the candidate's source lies, as far as anything of it is known."""
-    prepared = examined.prepared
-    origin = origin_of(prepared.config, prepared.weights)
-    if origin is None:
-        return {}
-    source, why = None, ""
-    try:
-        data = asked.source or (data_from_record(dict(origin.data), examined) if origin.data else None)
-        if data is not None:
-            source, why = source_features(examined, data, rehearsal)
-    except HeadstartError as error:
-        why = str(error)
-    return distances(
-        origin,
-        source,
-        examined.examples.features,
-        target_classes=prepared.facts.class_names if prepared.facts.task != "regression" else None,
-        note=why,
-    )
 
 
 def _ranking(

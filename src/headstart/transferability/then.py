@@ -55,7 +55,7 @@ def jobs_of(
     merged: list[Job] = []
     parts: list[Jobs] = []
     duplicates = 0
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for candidate in candidates:
         part = expand([*rest, f"sweep={sweep}", *candidate.rest], config_dirs=config_dirs)
         parts.append(part)
@@ -65,12 +65,12 @@ def jobs_of(
             for place, job in enumerate(part.jobs):
                 one = _of_candidate(job, candidate, (*weights, *candidate.weights), composer)
                 needs = None if job.needs is None else places.get(job.needs)
-                identity = json.dumps([to_plain(one.config), needs, repr(one.space), one.name], sort_keys=True)
+                identity = json.dumps([to_plain(one.config), needs, repr(one.space)], sort_keys=True)
                 if identity in seen:
                     duplicates += 1
+                    places[place] = seen[identity]
                     continue
-                seen.add(identity)
-                places[place] = len(merged)
+                seen[identity] = places[place] = len(merged)
                 merged.append(replace(one, needs=needs))
     first = parts[0]
     axes = {key for part in parts for key in part.axes} | {"backbone.name"}
