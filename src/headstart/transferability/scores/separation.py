@@ -1,0 +1,59 @@
+"""H-score and its shrunk form: how much of the features' spread is between the classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headstart.transferability.scores.examples import Array, Examples, Scored, checked, indicators, present
+from headstart.transferability.scores.spectrum import Spectrum, spectrum_of
+
+
+def hscore(examples: Examples) -> Scored:
+    """tr(pinv(cov f) cov(E[f|y])) (Bao et al. 2019, definition 2); from 0 to min(classes - 1, width).
+
+    With F = U diag(sigma) V' centred it is the sum over classes of n_c |mean of U's rows in c|^2: no inverse is
+    needed, and collinear features count once. With no more examples than features it is classes - 1, whatever the
+    features are.
+    """
+    checked(examples)
+    spectrum, sizes = _centred(examples)
+    value = float((np.square(spectrum.along) / sizes).sum())
+    if not len(spectrum.squares):
+        return Scored(0.0, "the features do not differ from image to image")
+    if len(spectrum.squares) >= len(examples) - 1:
+        return Scored(value, "classes - 1 whatever the features are: fewer examples than features", forced=True)
+    return Scored(value)
+
+
+def hscore_shrunk(examples: Examples) -> Scored:
+    """The H-score with Ledoit and Wolf's covariance (Ibrahim et al. 2022, equation 8).
+
+    cov_a = (1 - a) S + a tr(S) / D I with S over n, as scikit-learn's LedoitWolf; between classes over n - 1, as
+    NumPy's cov. In the basis of the singular vectors cov_a is diagonal, so no D x D matrix is inverted.
+    """
+    checked(examples)
+    spectrum, sizes = _centred(examples)
+    if not len(spectrum.squares):
+        return Scored(0.0, "the features do not differ from image to image")
+    count, width = examples.features.shape
+    shrinkage = ledoit_wolf(spectrum, count, width)
+    level = spectrum.squares.sum() / count / width
+    between = spectrum.squares * (np.square(spectrum.along) / sizes).sum(axis=1) / (count - 1)
+    within = (1 - shrinkage) * spectrum.squares / count + shrinkage * level
+    return Scored(float(((1 - shrinkage) * between / within).sum()))
+
+
+def ledoit_wolf(spectrum: Spectrum, count: int, width: int) -> float:
+    """The share of the identity that is best (Ledoit and Wolf 2004, lemma 3.4), from centred features."""
+    level = spectrum.squares.sum() / count / width
+    apart = np.square(spectrum.squares).sum() / count**2
+    noise = (np.square(spectrum.norms).sum() / count - apart) / (width * count)
+    delta = (apart - width * level**2) / width
+    return float(min(max(noise, 0.0), delta) / delta) if delta > 0 else 0.0
+
+
+def _centred(examples: Examples) -> tuple[Spectrum, Array]:
+    """The centred features with the classes along them, and how many examples each class has."""
+    count, places = present(examples.targets)
+    targets = indicators(places, count)
+    return spectrum_of(examples.features, targets, centre=True), targets.sum(axis=0)

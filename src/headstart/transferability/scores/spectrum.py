@@ -1,0 +1,88 @@
+"""Singular values of features, and how much of each target lies along their singular vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.transferability.scores.examples import Array, blocks
+
+EPS = float(np.finfo(np.float64).eps)
+WEAK = 1e-8
+"""Squared singular values below this share of the largest are not read from a Gram matrix, whose rounding errors
+are a share `EPS` of the largest."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """F = U diag(sigma) V' without the directions that are rounding errors, and targets Y along U."""
+
+    squares: Array
+    """(k,) sigma squared; k is the numerical rank."""
+    along: Array
+    """(k, outputs) U'Y."""
+    across: Array
+    """(outputs,) squared norm of what of Y lies outside U's span."""
+    norms: Array
+    """(n,) squared norms of the rows of F."""
+
+
+def spectrum_of(features: NDArray[Any], targets: Array, *, centre: bool) -> Spectrum:
+    """Decompose features (n, d), less their mean where they are to be centred, in float64.
+
+    By the smaller of F'F and FF', added up over blocks of rows; directions too weak for that are taken once more
+    from F itself along them. The rank is that of NumPy's matrix_rank: sigma > max(n, d) x eps x the largest.
+    """
+    count, width = features.shape
+    parts = blocks(count, width=width)
+    mean = np.zeros(width)
+    if centre:
+        mean = np.sum([features[rows].sum(axis=0, dtype=np.float64) for rows in parts], axis=0) / count
+    if width <= count:
+        return _tall(features, targets, mean, parts)
+    whole = np.asarray(features, dtype=np.float64) - mean
+    squares, left = np.linalg.eigh(whole @ whole.T)
+    weak = squares < WEAK * squares[-1]
+    squares = squares.clip(min=0.0)
+    if weak.any():
+        turn, sigma, _ = np.linalg.svd(left[:, weak].T @ whole, full_matrices=False)
+        squares[weak], left[:, weak] = sigma**2, left[:, weak] @ turn
+    kept = squares > _smallest(squares, count, width)
+    left = left[:, kept]
+    along = left.T @ targets
+    across = np.square(targets - left @ along).sum(axis=0)
+    return Spectrum(squares[kept], along, across, np.square(whole).sum(axis=1))
+
+
+def _tall(features: NDArray[Any], targets: Array, mean: Array, parts: list[slice]) -> Spectrum:
+    """With as many examples as features, or more."""
+    count, width = features.shape
+    gram, product, norms = np.zeros((width, width)), np.zeros((width, targets.shape[1])), np.empty(count)
+    for rows in parts:
+        some = features[rows].astype(np.float64) - mean
+        gram += some.T @ some
+        product += some.T @ targets[rows]
+        norms[rows] = np.square(some).sum(axis=1)
+    squares, right = np.linalg.eigh(gram)
+    weak = squares < WEAK * squares[-1]
+    squares = squares.clip(min=0.0)
+    if weak.any():
+        lines = np.concatenate([(features[rows].astype(np.float64) - mean) @ right[:, weak] for rows in parts])
+        _, sigma, turn = np.linalg.svd(np.linalg.qr(lines, mode="r"), full_matrices=False)
+        squares[weak], right[:, weak] = sigma**2, right[:, weak] @ turn.T
+    kept = squares > _smallest(squares, count, width)
+    squares, right = squares[kept], right[:, kept]
+    along = right.T @ product / np.sqrt(squares)[:, None]
+    across = np.zeros(targets.shape[1])
+    # by the residual itself: ||y||^2 less what lies along would be all rounding error where y is nearly linear
+    best = right @ (along / np.sqrt(squares)[:, None])
+    for rows in parts:
+        across += np.square(targets[rows] - (features[rows].astype(np.float64) - mean) @ best).sum(axis=0)
+    return Spectrum(squares, along, across, norms)
+
+
+def _smallest(squares: Array, count: int, width: int) -> float:
+    return float(squares.max(initial=0.0)) * (max(count, width) * EPS) ** 2
