@@ -88,7 +88,7 @@ def test_packages_torchvision_and_what_nobody_knows() -> None:
 
 
 def test_a_run_says_what_it_saw_and_how_its_images_are_read_again(run_tiny, photos: Path) -> None:
-    folder, record = run_tiny("data=image_folder", f"data.path={photos}", "trainer.max_steps=1")
+    folder, record = run_tiny("data=image_folder", f"data.path={photos}", "data.train_size=12", "data.test_size=6")
 
     def origin() -> Origin:
         weights = locate_weights(RunConfig(path=str(folder)), name="test_resnet.r160_in1k", library="timm")
