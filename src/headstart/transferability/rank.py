@@ -23,9 +23,9 @@ from headstart.rehearsal import Rehearsal
 from headstart.transferability.bootstrap import Draws, bootstrap, interval, rank_intervals
 from headstart.transferability.candidates import Candidate
 from headstart.transferability.examine import Examined, config_of, examine
-from headstart.transferability.hurt import gain_over_control, warning_of
+from headstart.transferability.hurt import gain_over_control, measuring_command, warning_of
 from headstart.transferability.ranking import STATIC, Ranked, Ranking
-from headstart.transferability.scores import Score, Scored, check_scores, default_scores
+from headstart.transferability.scores import SCORES, Score, Scored, check_scores
 from headstart.transferability.source_images import distance_of
 from headstart.transferability.static import static_scores
 
@@ -111,7 +111,7 @@ def _asks_source(asked: Asked) -> bool:
 def _what_to_compute(asked: Asked, examined: Examined) -> tuple[list[Score], Draws]:
     """The scores, checked against the task, and the draws that all candidates share."""
     examples = examined.examples
-    names = list(asked.scores) or default_scores(examples.task)
+    names = list(asked.scores) or [name for name, score in SCORES.items() if examples.task in score.tasks]
     if asked.by and asked.by not in (*names, STATIC):
         names.append(asked.by)
     present = len(np.unique(examples.targets)) if examples.targets.ndim == 1 else examples.outputs
@@ -181,7 +181,7 @@ def _ranking(
     for one in found:
         name = one.ranked.name
         values = {**one.ranked.scores, STATIC: static.get(name)}
-        gain, warning = _against_control(one, found)
+        gain, warning = _against_control(one, found, asked.shared)
         ranked.append(replace(one.ranked, scores=values, ranks=places.get(name, {}), gain=gain, warning=warning))
     ranked.sort(key=lambda one: _sort_key(one.scores.get(by)))
     identity = {
@@ -231,7 +231,9 @@ def _places(scores: Sequence[Score], found: Sequence[_Found]) -> dict[str, dict[
     return places
 
 
-def _against_control(one: _Found, found: Sequence[_Found]) -> tuple[dict[str, Any] | None, str | None]:
+def _against_control(
+    one: _Found, found: Sequence[_Found], shared: Sequence[str]
+) -> tuple[dict[str, Any] | None, str | None]:
     """The probe's gain over the same backbone with random weights, and the warning that follows from it."""
     name, ranked = "linear_probe", one.ranked
     if ranked.weights["source"] == "scratch" or name not in one.drawn:
@@ -244,5 +246,7 @@ def _against_control(one: _Found, found: Sequence[_Found]) -> tuple[dict[str, An
             assert value is not None
             assert control is not None
             gain = gain_over_control(value, control, one.drawn[name], other.drawn[name])
-            return gain, warning_of(ranked.name, gain)
+            then = measuring_command([*shared, *ranked.overrides])
+            warning = warning_of(gain, score="a linear probe", value=value, control_value=control, then=then)
+            return gain, warning and f"{ranked.name}: {warning}"
     return None, None
