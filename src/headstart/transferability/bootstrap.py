@@ -48,8 +48,8 @@ def bootstrap(score: Score, examples: Examples, scored: Scored, draws: Draws) ->
 
     A value that is a mean over examples is drawn without a refit; any other is computed anew on each draw. Draws of
     m out of n spread sqrt(n / m) times as much as draws of n, so how far they lie from their mean is scaled by
-    sqrt(m / n) (Bickel, Goetze and van Zwet 1997) and put around the value: what a score gains or loses by fewer and
-    repeated examples is no part of the interval. Unknown are values that follow from the shape of the features
+    sqrt(m / n) (Bickel, Goetze and van Zwet 1997) and put around the value: what a score gains or loses by fewer
+    and repeated examples is no part of the interval. Unknown are values that follow from the shape of the features
     alone, in the draws or before.
     """
     unknown = np.full(draws.count, np.nan)

@@ -38,7 +38,9 @@ def logme(examples: Examples) -> Scored:
         notes.append(f"without {int((~some).sum())} outputs that are all 0")
     if capped.any():
         notes.append(f"precision of {int(capped.sum())} of {len(capped)} outputs held at what float64 resolves")
-    return Scored(float(values.mean()), "; ".join(notes))
+    each = influence(spectrum, targets[:, some], alphas, betas).mean(axis=1)
+    value = float(values.mean())
+    return Scored(value, "; ".join(notes), value + each - each.mean())
 
 
 def precisions(spectrum: Spectrum, count: int) -> tuple[Array, Array, NDArray[np.bool_]]:
@@ -90,6 +92,22 @@ def log_evidence(spectrum: Spectrum, count: int, alphas: Array, betas: Array) ->
         - alphas / 2 * norm
         - count / 2 * math.log(2 * math.pi)
     )
+    return found
+
+
+def influence(spectrum: Spectrum, targets: Array, alphas: Array, betas: Array) -> Array:
+    """(n, outputs) what the log evidence gains per example of more weight, to first order (infinitesimal jackknife).
+
+    The derivative of the evidence with respect to an example's weight: 1/2 ln(beta / 2 pi) - beta / 2 (y - Fm)^2 -
+    beta / 2 f' (alpha I + beta F'F)^-1 f. That alpha, beta and m follow changes nothing to first order, as the
+    evidence is at its highest in them.
+    """
+    squares = spectrum.squares[:, None]
+    shrink = squares / (squares + alphas / betas)
+    residual = targets - spectrum.onto(shrink * spectrum.along)
+    # beta f' (alpha I + beta F'F)^-1 f = sum of U^2 sigma^2 / (sigma^2 + alpha / beta)
+    leverages = spectrum.leverages(shrink)
+    found: Array = (np.log(betas / (2 * math.pi)) - betas * np.square(residual) - leverages) / 2
     return found
 
 

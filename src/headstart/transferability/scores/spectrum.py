@@ -31,6 +31,33 @@ class Spectrum:
     """(outputs,) squared norm of what of Y lies outside U's span."""
     norms: Array
     """(n,) squared norms of the rows of F."""
+    features: NDArray[Any]
+    """(n, d), as they were given."""
+    mean: Array
+    """(d,) what was taken from them."""
+    left: Array | None
+    """(n, k) U, where there are fewer examples than features; else it is made row by row."""
+    right: Array
+    """(d, k) V / sigma, so that F times it is U; empty where `left` is there."""
+
+    def onto(self, weights: Array) -> Array:
+        """U times weights (k, outputs): (n, outputs)."""
+        if self.left is not None:
+            return self.left @ weights
+        turned = self.right @ weights
+        found = np.empty((len(self.features), weights.shape[1]))
+        for rows in blocks(len(found), width=len(self.mean)):
+            found[rows] = (self.features[rows].astype(np.float64) - self.mean) @ turned
+        return found
+
+    def leverages(self, weights: Array) -> Array:
+        """U, each number squared, times weights (k, outputs): (n, outputs)."""
+        if self.left is not None:
+            return np.square(self.left) @ weights
+        found = np.empty((len(self.features), weights.shape[1]))
+        for rows in blocks(len(found), width=len(self.mean)):
+            found[rows] = np.square((self.features[rows].astype(np.float64) - self.mean) @ self.right) @ weights
+        return found
 
 
 def spectrum_of(features: NDArray[Any], targets: Array, *, centre: bool) -> Spectrum:
@@ -57,7 +84,8 @@ def spectrum_of(features: NDArray[Any], targets: Array, *, centre: bool) -> Spec
     left = left[:, kept]
     along = left.T @ targets
     across = np.square(targets - left @ along).sum(axis=0)
-    return Spectrum(squares[kept], along, across, np.square(whole).sum(axis=1))
+    norms = np.square(whole).sum(axis=1)
+    return Spectrum(squares[kept], along, across, norms, features, mean, left, np.empty((width, 0)))
 
 
 def _tall(features: NDArray[Any], targets: Array, mean: Array, parts: list[slice]) -> Spectrum:
@@ -78,10 +106,11 @@ def _tall(features: NDArray[Any], targets: Array, mean: Array, parts: list[slice
         squares[weak], right[:, weak] = sigma**2, right[:, weak] @ turn.T
     kept = squares > squares.max(initial=0.0) * RANK**2
     squares, right = squares[kept], right[:, kept]
-    along = right.T @ product / np.sqrt(squares)[:, None]
+    right /= np.sqrt(squares)
+    along = right.T @ product
     across = np.zeros(targets.shape[1])
     # by the residual itself: ||y||^2 less what lies along would be all rounding error where y is nearly linear
-    best = right @ (along / np.sqrt(squares)[:, None])
+    best = right @ along
     for rows in parts:
         across += np.square(targets[rows] - (features[rows].astype(np.float64) - mean) @ best).sum(axis=0)
-    return Spectrum(squares, along, across, norms)
+    return Spectrum(squares, along, across, norms, features, mean, None, right)
