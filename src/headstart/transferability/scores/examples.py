@@ -76,9 +76,7 @@ def checked(examples: Examples) -> Examples:
     if features.ndim != 2 or not len(features):
         raise DataError(f"features of shape {features.shape}: a score needs (examples, width), and an example.")
     if len(targets) != len(features):
-        raise DataError(
-            f"{len(features)} rows of features and {len(targets)} targets: each image needs one of both."
-        )
+        raise DataError(f"{len(features)} rows of features, but {len(targets)} of targets.")
     if not all(np.isfinite(features[rows]).all() for rows in blocks(len(features), width=features.shape[1])):
         raise DataError("features are not all finite numbers; there is nothing to score.")
     shape = (len(features),) if examples.task in CLASSES else (len(features), examples.outputs)

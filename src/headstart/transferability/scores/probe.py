@@ -32,19 +32,20 @@ Loss = Callable[[Array, Array], float]
 
 
 def linear_probe(examples: Examples) -> Scored:
-    """Accuracy on held-out fifths of an l2-regularised logistic regression (Kornblith et al. 2019, section 3.1).
+    """Accuracy on held-out fifths of an l2-regularised logistic regression (as Kornblith et al. 2019).
 
     Each fifth is predicted by a fit to the other four, with the penalty, of seven from 0.1 to 1e-7 per example,
     that had the lowest log loss on one of these four after a fit to the other three. Folds are dealt by a digest of
     the features, class by class, so the order of the examples does not matter and copies of an image share a fold.
-    Labels have a regression each, and it is the mean of their accuracies; for numbers it is R^2 of ridge regression.
+    Labels have a regression each, and it is the mean of their accuracies; for numbers it is R^2 of
+    ridge regression.
     """
     checked(examples)
     if len(examples) < 2:
         return Scored(None, "there is one example: nothing can be held out")
-    digests = [
-        blake2b((row.astype(np.float64) + 0.0).tobytes(), digest_size=8).digest() for row in examples.features
-    ]
+    # 0.0 and -0.0 are the same
+    rows = (row.astype(np.float64) + 0.0 for row in examples.features)
+    digests = [blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
     order = np.array(sorted(range(len(digests)), key=lambda i: (digests[i], *np.atleast_1d(examples.targets[i]))))
     ordered = examples.take(order)
     classes, places = present(ordered.targets) if examples.task in CLASSES else (1, np.zeros(len(order), np.int64))

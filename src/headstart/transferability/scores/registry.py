@@ -36,7 +36,8 @@ _ALL = (
     Score(
         "nce",
         "NCE",
-        "Tran, Nguyen and Hassner 2019, Transferability and Hardness of Supervised Classification Tasks, equation 6",
+        "Tran, Nguyen and Hassner 2019, Transferability and Hardness of Supervised Classification Tasks, "
+        "negative conditional entropy",
         CLASSES,
         needs_source=True,
         compute=nce,
@@ -53,8 +54,8 @@ _ALL = (
     Score(
         "hscore_shrunk",
         "H-score, shrunk",
-        "Ibrahim, Ponomareva and Mazumder 2022, Newer is not always better: Rethinking transferability metrics, their "
-        "peculiarities, stability and performance, equation 8",
+        "Ibrahim, Ponomareva and Mazumder 2022, Newer is not always better: Rethinking transferability metrics, "
+        "their peculiarities, stability and performance, H-score with shrinkage",
         CLASSES,
         needs_source=False,
         compute=hscore_shrunk,
@@ -62,7 +63,7 @@ _ALL = (
     Score(
         "transrate",
         "TransRate",
-        "Huang, Huang, Rong, Yang and Wei 2022, Frustratingly Easy Transferability Estimation, equation 7",
+        "Huang, Huang, Rong, Yang and Wei 2022, Frustratingly Easy Transferability Estimation, TrR",
         CLASSES,
         needs_source=False,
         compute=transrate,
@@ -70,7 +71,7 @@ _ALL = (
     Score(
         "linear_probe",
         "linear probe",
-        "Kornblith, Shlens and Le 2019, Do Better ImageNet Models Transfer Better?, section 3.1",
+        "Kornblith, Shlens and Le 2019, Do Better ImageNet Models Transfer Better?, logistic regression",
         TASKS,
         needs_source=False,
         compute=linear_probe,
@@ -117,7 +118,7 @@ def check_scores(names: Iterable[str], *, task: str, outputs: int, classes_prese
             fitting = ", ".join(default_scores(task))
             what = {
                 "regression": "needs classes, and the targets are continuous (data.task=regression)",
-                "multilabel": "needs one class per image, and the images have several labels (data.task=multilabel)",
+                "multilabel": "needs one class per image, and images have several (data.task=multilabel)",
             }.get(task, f"is not for data.task={task}")
             raise ConfigError(f"scores: {name} {what}; there are {fitting}.")
         found.append(score)

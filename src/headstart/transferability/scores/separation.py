@@ -18,11 +18,12 @@ def hscore(examples: Examples) -> Scored:
     checked(examples)
     spectrum, sizes = _centred(examples)
     value = float((np.square(spectrum.along) / sizes).sum())
+    each = value + len(examples) * influence(spectrum, examples, sizes, ridge=0.0)
     if not len(spectrum.squares):
         return Scored(0.0, "the features do not differ from image to image")
-    if len(spectrum.squares) >= len(examples) - 1:
+    if value > len(sizes) - 1 - 1e-6 and len(spectrum.squares) >= _different(examples) - 1:
         return Scored(value, "classes - 1 whatever the features are: fewer examples than features", forced=True)
-    return Scored(value)
+    return Scored(value, per_example=each)
 
 
 def hscore_shrunk(examples: Examples) -> Scored:
@@ -40,7 +41,28 @@ def hscore_shrunk(examples: Examples) -> Scored:
     level = spectrum.squares.sum() / count / width
     between = spectrum.squares * (np.square(spectrum.along) / sizes).sum(axis=1) / (count - 1)
     within = (1 - shrinkage) * spectrum.squares / count + shrinkage * level
-    return Scored(float(((1 - shrinkage) * between / within).sum()))
+    value = float(((1 - shrinkage) * between / within).sum())
+    if shrinkage == 1.0:
+        return Scored(value, "the covariance is shrunk to the identity: nothing is left of it")
+    ridge = shrinkage * level * count / (1 - shrinkage)
+    each = count * count / (count - 1) * influence(spectrum, examples, sizes, ridge=ridge)
+    return Scored(value, per_example=value + each - each.mean())
+
+
+def influence(spectrum: Spectrum, examples: Examples, sizes: Array, *, ridge: float) -> Array:
+    """(n,) what sum_c a_c' (F'F + ridge I)^-1 a_c / n_c gains per example of more weight, to first order.
+
+    a_c is the sum of the centred features of a class. With z_ic = f_i' (F'F + ridge I)^-1 a_c, for an example of
+    class c it is 2 z_ic / n_c - a_c' (F'F + ridge I)^-1 a_c / n_c^2 - sum_k z_ik^2 / n_k; that the mean moves
+    changes nothing, as sum_c a_c = 0. The strength of the shrinkage is taken as known.
+    """
+    _, places = present(examples.targets)
+    shrink = (spectrum.squares / (spectrum.squares + ridge))[:, None]
+    said = spectrum.onto(shrink * spectrum.along)
+    whole = (shrink * np.square(spectrum.along)).sum(axis=0)
+    own = said[np.arange(len(places)), places]
+    found: Array = 2 * own / sizes[places] - (whole / sizes**2)[places] - (np.square(said) / sizes).sum(axis=1)
+    return found
 
 
 def ledoit_wolf(spectrum: Spectrum, count: int, width: int) -> float:
@@ -50,6 +72,11 @@ def ledoit_wolf(spectrum: Spectrum, count: int, width: int) -> float:
     noise = (np.square(spectrum.norms).sum() / count - apart) / (width * count)
     delta = (apart - width * level**2) / width
     return float(min(max(noise, 0.0), delta) / delta) if delta > 0 else 0.0
+
+
+def _different(examples: Examples) -> int:
+    """How many examples there are, those with the same features counted once: a draw repeats some."""
+    return len({row.tobytes() for row in examples.features})
 
 
 def _centred(examples: Examples) -> tuple[Spectrum, Array]:

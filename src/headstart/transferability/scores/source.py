@@ -21,7 +21,7 @@ def leep(examples: Examples) -> Scored:
 
 
 def nce(examples: Examples) -> Scored:
-    """Minus the entropy of the class given what the source's classifier takes it for (Tran et al. 2019, equation 6).
+    """Minus the entropy of the class given what the source's classifier takes it for (Tran et al. 2019).
 
     sum_yz P(y, z) ln P(y|z) in nats, at most 0; of several source classes that are likeliest the first.
     """

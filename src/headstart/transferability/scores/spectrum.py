@@ -14,6 +14,9 @@ EPS = float(np.finfo(np.float64).eps)
 WEAK = 1e-8
 """Squared singular values below this share of the largest are not read from a Gram matrix, whose rounding errors
 are a share `EPS` of the largest."""
+RANK = 1e-9
+"""Singular values below this share of the largest are rounding errors: what a decomposition by F'F leaves in
+directions without spread is about EPS / sqrt(WEAK) = 2e-12 of the largest."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,40 @@ class Spectrum:
     """(outputs,) squared norm of what of Y lies outside U's span."""
     norms: Array
     """(n,) squared norms of the rows of F."""
+    features: NDArray[Any]
+    """(n, d), as they were given."""
+    mean: Array
+    """(d,) what was taken from them."""
+    left: Array | None
+    """(n, k) U, where there are fewer examples than features; else it is made row by row."""
+    right: Array
+    """(d, k) V / sigma, so that F times it is U; empty where `left` is there."""
+
+    def onto(self, weights: Array) -> Array:
+        """U times weights (k, outputs): (n, outputs)."""
+        if self.left is not None:
+            return self.left @ weights
+        turned = self.right @ weights
+        found = np.empty((len(self.features), weights.shape[1]))
+        for rows in blocks(len(found), width=len(self.mean)):
+            found[rows] = (self.features[rows].astype(np.float64) - self.mean) @ turned
+        return found
+
+    def leverages(self, weights: Array) -> Array:
+        """U, each number squared, times weights (k, outputs): (n, outputs)."""
+        if self.left is not None:
+            return np.square(self.left) @ weights
+        found = np.empty((len(self.features), weights.shape[1]))
+        for rows in blocks(len(found), width=len(self.mean)):
+            found[rows] = np.square((self.features[rows].astype(np.float64) - self.mean) @ self.right) @ weights
+        return found
 
 
 def spectrum_of(features: NDArray[Any], targets: Array, *, centre: bool) -> Spectrum:
     """Decompose features (n, d), less their mean where they are to be centred, in float64.
 
     By the smaller of F'F and FF', added up over blocks of rows; directions too weak for that are taken once more
-    from F itself along them. The rank is that of NumPy's matrix_rank: sigma > max(n, d) x eps x the largest.
+    from F itself along them. The rank counts sigma > 1e-9 x the largest.
     """
     count, width = features.shape
     parts = blocks(count, width=width)
@@ -50,11 +80,12 @@ def spectrum_of(features: NDArray[Any], targets: Array, *, centre: bool) -> Spec
     if weak.any():
         turn, sigma, _ = np.linalg.svd(left[:, weak].T @ whole, full_matrices=False)
         squares[weak], left[:, weak] = sigma**2, left[:, weak] @ turn
-    kept = squares > _smallest(squares, count, width)
+    kept = squares > squares.max(initial=0.0) * RANK**2
     left = left[:, kept]
     along = left.T @ targets
     across = np.square(targets - left @ along).sum(axis=0)
-    return Spectrum(squares[kept], along, across, np.square(whole).sum(axis=1))
+    norms = np.square(whole).sum(axis=1)
+    return Spectrum(squares[kept], along, across, norms, features, mean, left, np.empty((width, 0)))
 
 
 def _tall(features: NDArray[Any], targets: Array, mean: Array, parts: list[slice]) -> Spectrum:
@@ -73,16 +104,13 @@ def _tall(features: NDArray[Any], targets: Array, mean: Array, parts: list[slice
         lines = np.concatenate([(features[rows].astype(np.float64) - mean) @ right[:, weak] for rows in parts])
         _, sigma, turn = np.linalg.svd(np.linalg.qr(lines, mode="r"), full_matrices=False)
         squares[weak], right[:, weak] = sigma**2, right[:, weak] @ turn.T
-    kept = squares > _smallest(squares, count, width)
+    kept = squares > squares.max(initial=0.0) * RANK**2
     squares, right = squares[kept], right[:, kept]
-    along = right.T @ product / np.sqrt(squares)[:, None]
+    right /= np.sqrt(squares)
+    along = right.T @ product
     across = np.zeros(targets.shape[1])
     # by the residual itself: ||y||^2 less what lies along would be all rounding error where y is nearly linear
-    best = right @ (along / np.sqrt(squares)[:, None])
+    best = right @ along
     for rows in parts:
         across += np.square(targets[rows] - (features[rows].astype(np.float64) - mean) @ best).sum(axis=0)
-    return Spectrum(squares, along, across, norms)
-
-
-def _smallest(squares: Array, count: int, width: int) -> float:
-    return float(squares.max(initial=0.0)) * (max(count, width) * EPS) ** 2
+    return Spectrum(squares, along, across, norms, features, mean, None, right)
