@@ -19,8 +19,8 @@ def gain_over_control(
     The control is the same backbone with random weights on the same images. `draws` and `control_draws` are the
     bootstrap values of both, (count,) each, over the same resampled images, so that what both find hard cancels:
     the interval is of the paired differences, 95 %, from percentile to percentile (Efron and Tibshirani 1993,
-    chapter 13), and reaches to `value` where that lies outside. Pairs of which one is not finite are left out. Raises
-    ValueError for draws of different lengths, or none that can be used.
+    chapter 13), and reaches to `value` where that lies outside. Pairs of which one is not finite are left out.
+    Raises ValueError for draws of different lengths, or none that can be used.
     """
     a, b = (np.asarray(one, dtype=np.float64) for one in (draws, control_draws))
     if a.shape != b.shape or a.ndim != 1:
@@ -38,7 +38,7 @@ def gain_over_control(
 def warning_of(
     gain: Mapping[str, float] | None, *, score: str, value: float, control_value: float, then: str
 ) -> str | None:
-    """One line where transfer is likely to buy nothing or to hurt; None where a gain is seen, or there is no control.
+    """One line where transfer is likely to buy nothing or to hurt; None where a gain is seen, or without a control.
 
     `score` is what was measured in words, `value` and `control_value` the candidate's and its control's, `then`
     the command that trains both. Features that are worse than those of random weights are the sign of negative
