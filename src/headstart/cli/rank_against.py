@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headstart.transferability.against import Against
     from headstart.transferability.ranking import Ranking
 
-WIDTH = 150
+WIDTH = 160
 
 
 def show(

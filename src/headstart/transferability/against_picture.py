@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from headstart.transferability.ranking import STATIC
 
 _INK, _SCORE, _STATIC, _GRID, _ZERO = "#1f2933", "#2a6f97", "#c0562f", "#e4e7eb", "#9aa5b1"
 COLUMNS = 4
-MOST_NAMED = 12
-"""Candidates up to which each point bears its name."""
+MOST_NAMED = 14
+"""Candidates up to which each point bears its number."""
+MANY = 10_000
+"""A static baseline beyond this is no z-score: it counts parameters."""
 
 
 def draw(against: Against, path: Path) -> None:
@@ -25,73 +27,95 @@ def draw(against: Against, path: Path) -> None:
 
 
 def _by_candidate(against: Against) -> Any:
-    """A panel per score: what it predicts against what was measured."""
+    """A panel per score: what it predicts against what was measured; and one that names the points."""
     from matplotlib.figure import Figure as Canvas
 
     of = against.datasets[0]
+    order = sorted(of.measured, key=lambda one: one.mean, reverse=not against.lower_is_better)
+    numbers = {one.name: i for i, one in enumerate(order, start=1)}
     shown = [one for one in of.agreements if one.n]
-    columns = min(COLUMNS, len(shown)) or 1
-    rows = -(-len(shown) // columns) or 1
+    columns = 3 if len(shown) in (4, 5) else min(COLUMNS, len(shown) + 1)
+    rows = -(-(len(shown) + 1) // columns)
     figure = Canvas(figsize=(3.5 * columns + 0.6, 3.2 * rows + 0.7), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for i, panel in enumerate(panels.flat):
-        if i >= len(shown):
-            panel.set_visible(False)
-            continue
-        _points(panel, of, shown[i])
+        if i < len(shown):
+            _points(panel, of, shown[i], numbers)
+        else:
+            panel.axis("off")
         if i % columns == 0:
             panel.set_ylabel(_plain(against.metric), color=_INK)
+    _key(list(panels.flat)[len(shown)], order)
     if against.lower_is_better:
         panels[0][0].invert_yaxis()  # shared: better is up in all of them
     better = " (lower is better: turned)" if against.lower_is_better else ""
     figure.suptitle(
-        f"{_plain(of.dataset)}: predicted against measured{better}; the static baseline ignores the data",
+        f"{_plain(of.dataset)}: predicted against measured{better}; the static baseline (orange) ignores the data",
         fontsize=10,
         color=_INK,
     )
     return figure
 
 
-def _points(panel: Any, of: OfDataset, one: Agreement) -> None:
+def _points(panel: Any, of: OfDataset, one: Agreement, numbers: Mapping[str, int]) -> None:
     color = _STATIC if one.is_static else _SCORE
     known = [(x, m) for x, m in zip(of.scores[one.score], of.measured, strict=True) if x is not None]
-    for x, m in known:
+    few = len(of.measured) <= MOST_NAMED
+    for x, m in sorted(known, key=lambda pair: -numbers[pair[1].name]):  # the best lies on top
         values = list(m.repeats.values())
         if len(values) > 1:
-            panel.plot([x, x], [min(values), max(values)], color=color, linewidth=1.2, alpha=0.6)
-        panel.plot([x], [m.mean], "D" if one.is_static else "o", color=color, markersize=5.5)
-    if len(known) <= MOST_NAMED:
-        _names(panel, known)
+            panel.plot([x, x], [min(values), max(values)], color=color, linewidth=1.4, alpha=0.6, zorder=2)
+        panel.plot(
+            [x],
+            [m.mean],
+            "D" if one.is_static else "o",
+            color=color,
+            markersize=(9 if one.is_static else 11) if few else 5,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            zorder=3 + 1 / numbers[m.name],
+        )
+        if few:
+            panel.text(
+                x,
+                m.mean,
+                str(numbers[m.name]),
+                color="white",
+                fontsize=6.5,
+                ha="center",
+                va="center_baseline",
+                zorder=3 + 1 / numbers[m.name],
+                clip_on=True,
+            )
     panel.set_title(f"{_plain(one.score)}   tau {_figure(one.tau)}", fontsize=9.5, color=color)
     panel.set_xlabel("static baseline" if one.is_static else "score", fontsize=8.5, color=_INK)
-    if one.is_static and min(x for x, _ in known) > 0 and max(x for x, _ in known) > 1e4:
-        panel.set_xscale("log")
-        panel.set_xlabel("parameters", fontsize=8.5, color=_INK)
+    if one.is_static and min(x for x, _ in known) > 0 and max(x for x, _ in known) > MANY:
+        _by_logarithm(panel)
     _plain_axes(panel)
-    panel.margins(x=0.22, y=0.14)
+    panel.margins(x=0.12, y=0.12)
 
 
-def _names(panel: Any, known: Sequence[tuple[float, Measured]]) -> None:
-    """A name beside each point: to its left in the right half; moved up where it would lie on another."""
-    xs = sorted(x for x, _ in known)
-    middle = (xs[0] + xs[-1]) / 2
-    ys = [m.mean for _, m in known]
-    near = (max(ys) - min(ys)) * 0.06
-    last: dict[bool, float] = {}
-    for x, m in sorted(known, key=lambda one: one[1].mean):
-        left = x > middle
-        up = 6.0 if left in last and m.mean - last[left] < near else 0.0
-        last[left] = m.mean
-        panel.annotate(
-            _plain(_short(m.name)),
-            (x, m.mean),
-            xytext=(-6 if left else 6, up),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center",
-            fontsize=7,
-            color=_INK,
-        )
+def _by_logarithm(panel: Any) -> None:
+    """Parameters, in millions."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}M")
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlabel("parameters (static baseline)", fontsize=8.5, color=_INK)
+
+
+def _key(panel: Any, order: Sequence[Measured]) -> None:
+    """Which number is which candidate, the best measured first."""
+    shown = order[:MOST_NAMED]
+    lines = [f"{i:>2}  {_plain(_short(one.name))}  {one.mean:.4g}" for i, one in enumerate(shown, start=1)]
+    if len(order) > len(shown):
+        lines = [*lines[:3], f"and {len(order) - 3} more"]
+    lines = ["measured, best first", *lines]
+    panel.text(
+        0.02, 0.98, "\n".join(lines), transform=panel.transAxes, va="top", fontsize=8, color=_INK, linespacing=1.5
+    )
 
 
 def _by_dataset(against: Against) -> Any:

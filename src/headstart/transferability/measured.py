@@ -56,10 +56,11 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
     found = {one.name: best_arm(one, setting) for one in ranking.candidates}
     arms = {name: arm for name, arm in found.items() if arm is not None}
     if not arms:
-        have = dict.fromkeys(_said(arm.example) for arm in setting.arms)
+        have = list(dict.fromkeys(_said(arm.example) for arm in setting.arms))
+        names = [one.name for one in ranking.candidates]
         raise RecordError(
             f"{_paths(paths)}: no run with {setting.metric} is of a candidate "
-            f"({_list([one.name for one in ranking.candidates])}); the runs on {setting.dataset} are of {_list(list(have))}."
+            f"({_list(names)}); the runs on {setting.dataset} are of {_list(have)}."
         )
     if missing := [name for name in found if name not in arms]:
         notes.append(f"not trained, left out: {_list(missing)}.")
