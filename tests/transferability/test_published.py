@@ -125,7 +125,7 @@ def test_a_set_without_any_baseline_says_so(tmp_path: Path, capsys: pytest.Captu
     text = capsys.readouterr().out
     assert "static*" in text
     assert "there is none (one data set" in text
-    assert "Highest tau: logme; there is no static baseline beside it." in text
+    assert "Highest tau: logme; the static baseline to hold it against is not there." in text
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "test/rmse", "finetuned_mae", "top1_error"])

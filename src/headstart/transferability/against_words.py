@@ -100,7 +100,8 @@ def _best(rows: Sequence[Agreement | Mean]) -> str:
         return "No score has an order to compare."
     best = max(scores, key=lambda one: one.tau.value or 0.0)
     if static is None or static.tau.value is None or best.over_static is None or best.over_static.value is None:
-        return f"Highest tau: {best.score}; there is no static baseline beside it."
+        missing = "has no order (all candidates alike)" if _has_values(static) else "is not there"
+        return f"Highest tau: {best.score}; the static baseline to hold it against {missing}."
     better = [one for one in scores if _beyond(one) > 0]
     worse = [one.score for one in scores if _beyond(one) < 0]
     below = f" Worse than static: {', '.join(worse)}." if worse else ""
@@ -113,6 +114,10 @@ def _best(rows: Sequence[Agreement | Mean]) -> str:
         f"No score is better than static beyond doubt: the best, {best.score}, has tau {gap} over it, {why}."
         + below
     )
+
+
+def _has_values(static: Agreement | Mean | None) -> bool:
+    return isinstance(static, Agreement) and static.n > 0
 
 
 def _beyond(one: Agreement | Mean) -> int:
