@@ -87,6 +87,7 @@ def test_files_hold_one_idea(path: Path) -> None:
         "import headstart.inspection.mistakes, headstart.inspection.pictures, headstart.cli.inspection",
         "import headstart.records.store, headstart.records.tables",
         "import headstart.transferability.ranking, headstart.transferability.scores",
+        "import headstart.transferability.against_picture, headstart.transferability.against_words, headstart.cli.rank_against",
         "import headstart.config.compose",
         "import headstart.cli.completion as c; c.candidates('headstart train back')",
     ],
