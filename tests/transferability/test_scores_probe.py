@@ -64,19 +64,14 @@ def test_a_stronger_penalty_is_chosen_where_features_are_many_and_noisy() -> Non
     """Fits with the weakest penalty alone predict worse than those that may choose."""
     draw = np.random.default_rng(2)
     features = draw.standard_normal((80, 60))
-    numbers = features[:, :1] + draw.standard_normal((80, 1))
-    labels = (numbers > 0).astype(np.int64)
-    for examples, least in (
-        (Examples(features, numbers, "regression", 1), 0.5),
-        (Examples(features, labels[:, 0], "binary", 2), 0.02),
-    ):
-        free = linear_probe(examples).value
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("headstart.transferability.scores.probe.PENALTIES", PENALTIES[-1:])
-            weak = linear_probe(examples).value
-        assert free is not None
-        assert weak is not None
-        assert free > weak + least
+    examples = Examples(features, features[:, :1] + draw.standard_normal((80, 1)), "regression", 1)
+    free = linear_probe(examples).value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headstart.transferability.scores.probe.PENALTIES", PENALTIES[-1:])
+        weak = linear_probe(examples).value
+    assert free is not None
+    assert weak is not None
+    assert free > weak + 0.5
 
 
 def test_folds_are_even_within_classes_and_copies_share_one() -> None:
