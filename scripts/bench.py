@@ -30,6 +30,7 @@ BENCHMARKS = {
     "sweep": "what a sweep costs beside its jobs, against Hydra's launchers",
     "data": "images per second of the loader, against torchvision's and PyTorch's",
     "listing": "listing, fingerprinting and splitting 100,000 files",
+    "rank": "LogME on frozen features, against the plain loop, and in steps of fine-tuning",
     "reproduce": "whether each strategy comes out the same twice, and what determinism costs",
 }
 

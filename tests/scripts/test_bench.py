@@ -64,6 +64,17 @@ def test_rows_compare_round_by_round(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads((tmp_path / "x.json").read_text())["rows"][0]["rounds"]["plain"] == [10.0] * 3
 
 
+def test_a_score_beside_the_plain_loop(tmp_path: Path) -> None:
+    """Small, in processes of their own; without steps of training."""
+    bench = importlib.import_module("bench")
+    small = ["--images=200", "--width=20", "--classes=3", "--rounds=1", "--plain-rounds=1", "--steps=0"]
+    assert bench.main(["rank", *small, "--json", str(tmp_path / "rank.json")]) == 0
+    found = json.loads((tmp_path / "rank.json").read_text())["rows"]
+    assert [row["unit"] for row in found] == ["s", "GB", "s", "GB"]
+    assert all(row["ours"] > 0 for row in found)
+    assert float(found[2]["note"].split()[1]) < 1e-6  # values apart
+
+
 @pytest.mark.slow
 def test_all_that_has_a_bar_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As small as can be; ratios say nothing."""

@@ -15,8 +15,8 @@ from headstart.transferability.scores.examples import Array, Examples, Places, S
 LARGEST = 1000
 """Most examples that a draw holds where a score is computed anew."""
 LEVEL = 0.95
-NEAR = 1e-12
-"""Draws that differ by less than this share of what they come to are a tie."""
+NEAR = 1e-10
+"""Values that differ by less than this share of the largest are a tie."""
 
 Interval = tuple[float, float]
 
@@ -86,18 +86,13 @@ def rank_intervals(values: Mapping[str, Array], *, level: float = LEVEL) -> dict
     Candidates with the same value in a draw share the mean of their places. Candidates whose values are not known
     are left out, and take no place.
     """
-    from scipy.stats import rankdata
-
     known = {name: drawn for name, drawn in values.items() if len(drawn) and np.isfinite(drawn).all()}
     if not known:
         return {}
     table: NDArray[Any] = np.stack(list(known.values()))
-    scale = np.abs(table).max() * NEAR
-    if scale > 0:
-        table = np.round(table / scale) * scale
-    places = rankdata(-table, method="average", axis=0)
-    found = {}
-    for name, own in zip(known, places, strict=True):
-        low, high = np.quantile(own, [(1 - level) / 2, (1 + level) / 2])
-        found[name] = (float(low), float(high))
-    return found
+    near = np.abs(table).max() * NEAR
+    places = {}
+    for name, own in known.items():
+        tied = (np.abs(table - own) <= near).sum(axis=0)
+        places[name] = (table > own + near).sum(axis=0) + (tied + 1) / 2
+    return intervals(places, level=level)

@@ -96,11 +96,11 @@ def log_evidence(spectrum: Spectrum, count: int, alphas: Array, betas: Array) ->
 
 
 def influence(spectrum: Spectrum, targets: Array, alphas: Array, betas: Array) -> Array:
-    """(n, outputs) what the log evidence gains per example of more weight, to first order (infinitesimal jackknife).
+    """(n, outputs) what the log evidence gains per example of more weight, to first order.
 
-    The derivative of the evidence with respect to an example's weight: 1/2 ln(beta / 2 pi) - beta / 2 (y - Fm)^2 -
-    beta / 2 f' (alpha I + beta F'F)^-1 f. That alpha, beta and m follow changes nothing to first order, as the
-    evidence is at its highest in them.
+    The infinitesimal jackknife: the derivative with respect to an example's weight is 1/2 ln(beta / 2 pi) -
+    beta / 2 (y - Fm)^2 - beta / 2 f' (alpha I + beta F'F)^-1 f. That alpha, beta and m follow changes nothing to
+    first order, as the evidence is at its highest in them.
     """
     squares = spectrum.squares[:, None]
     shrink = squares / (squares + alphas / betas)

@@ -66,7 +66,12 @@ def influence(spectrum: Spectrum, examples: Examples, sizes: Array, *, ridge: fl
 
 
 def ledoit_wolf(spectrum: Spectrum, count: int, width: int) -> float:
-    """The share of the identity that is best (Ledoit and Wolf 2004, lemma 3.4), from centred features."""
+    """The share of the identity that is best (Ledoit and Wolf 2004, lemma 3.4), from centred features.
+
+    0 for a single feature, whose covariance is a multiple of the identity as it is.
+    """
+    if width == 1:
+        return 0.0
     level = spectrum.squares.sum() / count / width
     apart = np.square(spectrum.squares).sum() / count**2
     noise = (np.square(spectrum.norms).sum() / count - apart) / (width * count)

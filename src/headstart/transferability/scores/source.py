@@ -38,9 +38,7 @@ def nce(examples: Examples) -> Scored:
 
 def _source(examples: Examples) -> Array:
     if examples.source is None:
-        raise DataError(
-            "LEEP and NCE need what the source's classifier says, and this candidate has no classifier."
-        )
+        raise DataError("LEEP and NCE need the source's classifier, and this candidate has none.")
     source = np.asarray(examples.source, dtype=np.float64)
     if source.ndim != 2 or len(source) != len(examples):
         raise DataError(f"source probabilities of shape {source.shape} for {len(examples)} images.")
