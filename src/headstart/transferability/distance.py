@@ -12,20 +12,22 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_FLOOR_SEED = 0
+MOST_IMAGES = 2000
+"""Of source and target each: the work grows with the cube, and what few images add to the distance falls slowly."""
+_SEED = 0
 
 
-def distances(source: npt.ArrayLike, target: npt.ArrayLike) -> dict[str, Any]:
+def distances(source: npt.ArrayLike, target: npt.ArrayLike, *, most: int = MOST_IMAGES) -> dict[str, Any]:
     """What is said of a candidate whose features of source images are (n, d) and of target images (m, d).
 
     Plain data for a record: `frechet` (squared, in the features' own units), `frechet_relative` (that over the
     target's total variance: the same for features in other units), `frechet_floor` (what the two halves of the
     target's own images lie apart, in the relative units: a distance near it is none), `structure_cka` (0 to 1,
-    1 where source and target vary in the same directions), `source_images`, `target_images`. None where a number
-    cannot be had: fewer than two images, features that do not vary, or that are not finite. Raises ValueError for
-    features of different widths.
+    1 where source and target vary in the same directions), `source_images`, `target_images`: of more than `most`
+    images a random `most`, the same in each call. None where a number cannot be had: fewer than two images, features
+    that do not vary, or that are not finite. Raises ValueError for features of different widths.
     """
-    s, t = _matrix(source), _matrix(target)
+    s, t = _some(_matrix(source), most), _some(_matrix(target), most)
     if s.shape[1] != t.shape[1]:
         raise ValueError(f"source features have {s.shape[1]} dimensions, target features {t.shape[1]}")
     found: dict[str, Any] = dict.fromkeys(("frechet", "frechet_relative", "frechet_floor", "structure_cka"))
@@ -106,6 +108,12 @@ def _matrix(features: npt.ArrayLike) -> Floats:
     return found
 
 
+def _some(x: Floats, most: int) -> Floats:
+    if len(x) <= most:
+        return x
+    return np.asarray(x[np.random.default_rng(_SEED).permutation(len(x))[:most]])
+
+
 def _centred(x: Floats) -> Floats:
     """Columns of mean zero; exactly zero where a column is constant, whose mean may be off by a rounding."""
     if not len(x):
@@ -126,8 +134,7 @@ def _factor(x: Floats) -> Floats:
     centred = _centred(x) / np.sqrt(len(x) - 1)
     if len(x) <= x.shape[1]:
         return centred
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    return np.asarray(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)
+    return np.asarray(np.linalg.qr(centred, mode="r"))  # more exact than roots of the covariance's eigenvalues
 
 
 def _gram_norm(x: Floats) -> float:
@@ -143,7 +150,7 @@ def _spread(x: Floats) -> float:
 def _floor(target: Floats, spread: float) -> float | None:
     """Distance between two random halves of the target, over its spread."""
     half = len(target) // 2
-    order = np.random.default_rng(_FLOOR_SEED).permutation(len(target))
+    order = np.random.default_rng(_SEED).permutation(len(target))
     apart = frechet_distance(target[order[:half]], target[order[half:]])
     return None if apart is None else apart / spread
 
