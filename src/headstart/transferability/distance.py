@@ -24,8 +24,8 @@ def distances(source: npt.ArrayLike, target: npt.ArrayLike, *, most: int = MOST_
     target's total variance: the same for features in other units), `frechet_floor` (what the two halves of the
     target's own images lie apart, in the relative units: a distance near it is none), `structure_cka` (0 to 1,
     1 where source and target vary in the same directions), `source_images`, `target_images`: of more than `most`
-    images a random `most`, the same in each call. None where a number cannot be had: fewer than two images, features
-    that do not vary, or that are not finite. Raises ValueError for features of different widths.
+    images a random `most`, the same in each call. None where a number cannot be had: fewer than two images,
+    features that do not vary, or that are not finite. Raises ValueError for features of different widths.
     """
     s, t = _some(_matrix(source), most), _some(_matrix(target), most)
     if s.shape[1] != t.shape[1]:
@@ -50,7 +50,7 @@ def distances(source: npt.ArrayLike, target: npt.ArrayLike, *, most: int = MOST_
 def frechet_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     """Squared Fréchet distance of the normal distributions fitted to (n, d) and (m, d) features.
 
-    |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)), with unbiased covariances (Dowson and Landau 1982, eq. 4;
+    |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)), with unbiased covariances (Dowson and Landau 1982;
     Heusel et al. 2017, eq. 6). The eigenvalues of C1 C2 are the squared singular values of F1 F2' for any factors
     with C = F'F, so that the trace of its root is the sum of these singular values: no root of a matrix is taken,
     nothing is complex, and where there are fewer images than features the work is that of the images. None for
@@ -69,7 +69,7 @@ def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     """Linear CKA of two representations (n, d1) and (n, d2) of the same n examples, 0 to 1.
 
     ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of centred columns (Kornblith et al. 2019, "Similarity of Neural Network
-    Representations Revisited", section 3). The same for rotated or scaled representations. None where one of them
+    Representations Revisited"). The same for rotated or scaled representations. None where one of them
     does not vary. Raises ValueError for different numbers of examples.
     """
     a, b = _unit(_centred(_matrix(x))), _unit(_centred(_matrix(y)))
