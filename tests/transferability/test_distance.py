@@ -85,6 +85,16 @@ def test_the_floor_is_where_a_distance_of_nothing_lies() -> None:
     assert 0 < same["frechet_relative"] < same["frechet_floor"] < other["frechet_relative"] / 5
 
 
+def test_of_many_images_some_are_looked_at() -> None:
+    x, y = normal(50, 4, 20), normal(20, 4, 21)
+    found, again = distances(x, y, most=30), distances(x, y, most=30)
+    assert found == again
+    assert (found["source_images"], found["target_images"]) == (30, 20)
+    assert found["frechet"] != pytest.approx(distances(x, y)["frechet"], rel=1e-3)
+    sorted_x = x[np.argsort(x[:, 0])]  # one class after the other: the first ones are no sample
+    assert distances(sorted_x, x, most=30)["frechet"] < frechet_distance(sorted_x[:30], x) / 2
+
+
 @pytest.mark.parametrize("n", [6, 40], ids=str)
 def test_linear_cka_is_hsic_of_linear_kernels(n: int) -> None:
     x, y = normal(n, 9, 10, shift=2.0), normal(n, 12, 11)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import timm
+from tests.conftest import RunTiny
 from timm.data import ImageNetInfo
 
 from headstart.config.schema.weights import RunConfig
@@ -87,7 +88,7 @@ def test_packages_torchvision_and_what_nobody_knows() -> None:
     assert origin_of(None, name="resnet50.a1_in1k", library="timm") == Origin(NOTHING)
 
 
-def test_a_run_says_what_it_saw_and_how_its_images_are_read_again(run_tiny, photos: Path) -> None:
+def test_a_run_says_what_it_saw_and_how_its_images_are_read_again(run_tiny: RunTiny, photos: Path) -> None:
     folder, record = run_tiny("data=image_folder", f"data.path={photos}", "data.train_size=12", "data.test_size=6")
 
     def origin() -> Origin:

@@ -12,20 +12,22 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_FLOOR_SEED = 0
+MOST_IMAGES = 2000
+"""Of source and target each: the work grows with the cube, and what few images add to the distance falls slowly."""
+_SEED = 0
 
 
-def distances(source: npt.ArrayLike, target: npt.ArrayLike) -> dict[str, Any]:
+def distances(source: npt.ArrayLike, target: npt.ArrayLike, *, most: int = MOST_IMAGES) -> dict[str, Any]:
     """What is said of a candidate whose features of source images are (n, d) and of target images (m, d).
 
     Plain data for a record: `frechet` (squared, in the features' own units), `frechet_relative` (that over the
     target's total variance: the same for features in other units), `frechet_floor` (what the two halves of the
     target's own images lie apart, in the relative units: a distance near it is none), `structure_cka` (0 to 1,
-    1 where source and target vary in the same directions), `source_images`, `target_images`. None where a number
-    cannot be had: fewer than two images, features that do not vary, or that are not finite. Raises ValueError for
-    features of different widths.
+    1 where source and target vary in the same directions), `source_images`, `target_images`: of more than `most`
+    images a random `most`, the same in each call. None where a number cannot be had: fewer than two images,
+    features that do not vary, or that are not finite. Raises ValueError for features of different widths.
     """
-    s, t = _matrix(source), _matrix(target)
+    s, t = _some(_matrix(source), most), _some(_matrix(target), most)
     if s.shape[1] != t.shape[1]:
         raise ValueError(f"source features have {s.shape[1]} dimensions, target features {t.shape[1]}")
     found: dict[str, Any] = dict.fromkeys(("frechet", "frechet_relative", "frechet_floor", "structure_cka"))
@@ -48,7 +50,7 @@ def distances(source: npt.ArrayLike, target: npt.ArrayLike) -> dict[str, Any]:
 def frechet_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     """Squared Fréchet distance of the normal distributions fitted to (n, d) and (m, d) features.
 
-    |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)), with unbiased covariances (Dowson and Landau 1982, eq. 4;
+    |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)), with unbiased covariances (Dowson and Landau 1982;
     Heusel et al. 2017, eq. 6). The eigenvalues of C1 C2 are the squared singular values of F1 F2' for any factors
     with C = F'F, so that the trace of its root is the sum of these singular values: no root of a matrix is taken,
     nothing is complex, and where there are fewer images than features the work is that of the images. None for
@@ -67,7 +69,7 @@ def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     """Linear CKA of two representations (n, d1) and (n, d2) of the same n examples, 0 to 1.
 
     ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of centred columns (Kornblith et al. 2019, "Similarity of Neural Network
-    Representations Revisited", section 3). The same for rotated or scaled representations. None where one of them
+    Representations Revisited"). The same for rotated or scaled representations. None where one of them
     does not vary. Raises ValueError for different numbers of examples.
     """
     a, b = _unit(_centred(_matrix(x))), _unit(_centred(_matrix(y)))
@@ -106,6 +108,12 @@ def _matrix(features: npt.ArrayLike) -> Floats:
     return found
 
 
+def _some(x: Floats, most: int) -> Floats:
+    if len(x) <= most:
+        return x
+    return np.asarray(x[np.random.default_rng(_SEED).permutation(len(x))[:most]])
+
+
 def _centred(x: Floats) -> Floats:
     """Columns of mean zero; exactly zero where a column is constant, whose mean may be off by a rounding."""
     if not len(x):
@@ -126,8 +134,7 @@ def _factor(x: Floats) -> Floats:
     centred = _centred(x) / np.sqrt(len(x) - 1)
     if len(x) <= x.shape[1]:
         return centred
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    return np.asarray(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)
+    return np.asarray(np.linalg.qr(centred, mode="r"))  # more exact than roots of the covariance's eigenvalues
 
 
 def _gram_norm(x: Floats) -> float:
@@ -143,7 +150,7 @@ def _spread(x: Floats) -> float:
 def _floor(target: Floats, spread: float) -> float | None:
     """Distance between two random halves of the target, over its spread."""
     half = len(target) // 2
-    order = np.random.default_rng(_FLOOR_SEED).permutation(len(target))
+    order = np.random.default_rng(_SEED).permutation(len(target))
     apart = frechet_distance(target[order[:half]], target[order[half:]])
     return None if apart is None else apart / spread
 

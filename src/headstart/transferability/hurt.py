@@ -43,7 +43,7 @@ def warning_of(
     `score` is what was measured in words, `value` and `control_value` the candidate's and its control's, `then`
     the command that trains both. Features that are worse than those of random weights are the sign of negative
     transfer, which is training from a source that leaves one worse off than without (Rosenstein et al. 2005, "To
-    Transfer or Not To Transfer"; Wang et al. 2019, "Characterizing and Avoiding Negative Transfer", definition 1).
+    Transfer or Not To Transfer"; Wang et al. 2019, "Characterizing and Avoiding Negative Transfer").
     It is a sign, no proof: it tells of frozen features, and fine-tuning changes them.
     """
     if gain is None or gain["low"] > 0:
