@@ -71,8 +71,8 @@ def rank(
 
     `backbones` are names, globs of timm's names or folders of runs, each with overrides of its own after it;
     `overrides` say what data they are ranked on. `draws` is how many resamples of the images the intervals come
-    from; with `controls` each backbone is ranked with random weights too. Raises a HeadstartError for a mistake, and
-    where no candidate can be had.
+    from; with `controls` each backbone is ranked with random weights too. Raises a HeadstartError for a
+    mistake, and where no candidate can be had.
     """
     from headstart.transferability.candidates import find_candidates, with_controls
     from headstart.transferability.rank import Asked

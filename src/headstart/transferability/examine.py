@@ -117,7 +117,7 @@ def replace_augmentation(data: ImageDataModule) -> ImageDataModule:
     return other
 
 
-def _ask_source(prepared: Prepared, features: Floats) -> tuple[Floats | None, str]:
+def _ask_source(prepared: Prepared, features: Floats) -> tuple[npt.NDArray[np.float64] | None, str]:
     """(n, source classes) float64 probabilities of the source's classifier, or None and why it has none."""
     config = prepared.config
     try:

@@ -11,26 +11,37 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def table(ranking: Ranking, *, show: int | None = None) -> Table:
-    """The candidates, best first: their place and its interval, every score, and what each costs."""
+WIDE = 120
+"""Columns of a terminal that all scores take."""
+
+
+def table(ranking: Ranking, *, width: int) -> Table:
+    """The candidates, best first: their place and its interval, every score that any has, and what each costs.
+
+    On a terminal of less than `WIDE` columns it is the score that orders them and the static baseline alone.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column(f"place by\n{ranking.by}", justify="right", no_wrap=True)
-    made.add_column("candidate", overflow="fold")
-    for name in ranking.scores:
+    made.add_column(
+        "candidate", overflow="fold", min_width=min(28, max(len(one.name) for one in ranking.candidates))
+    )
+    there = [name for name in ranking.scores if any(one.scores.get(name) is not None for one in ranking.candidates)]
+    shown = there if width >= WIDE else [name for name in there if name in (ranking.by, STATIC)]
+    for name in shown:
         words = "static\n(no data)" if name == STATIC else name.replace("_", "\n", 1)
         made.add_column(words, justify="right", no_wrap=True)
-    for words in ("images\nper s", "million\nparameters", "step\nGB", "spent\ns"):
+    for words in ("images\nper s", "million\nnumbers", "GB per\nstep", "s\nspent"):
         made.add_column(words, justify="right", no_wrap=True)
-    for place, one in enumerate(ranking.candidates[:show], start=1):
+    for place, one in enumerate(ranking.candidates, start=1):
         interval = one.ranks.get(ranking.by)
         where = f"{place} [{interval[0]:.0f} to {interval[1]:.0f}]" if interval else str(place)
-        scores = [number(one.scores.get(name)) for name in ranking.scores]
-        name = Text(one.name, style="yellow" if one.warning else "")
-        made.add_row(where, name, *scores, *_costs(one))
+        scores = [number(one.scores.get(name)) for name in shown]
+        named = Text(one.name, style="yellow" if one.warning else "")
+        made.add_row(where, named, *scores, *_costs(one))
     return made
 
 
@@ -48,7 +59,7 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     if abs(value) >= 10_000:
-        return f"{value:,.0f}"
+        return f"{value:.2e}" if value >= 1e5 else f"{value:,.0f}"
     return f"{value:.4g}"
 
 

@@ -20,8 +20,8 @@ from headstart.errors import ConfigError, HeadstartError
 from headstart.installed import packages
 from headstart.records.store import now
 from headstart.rehearsal import Rehearsal
-from headstart.transferability.bootstrap import Draws, bootstrap, interval, rank_intervals
-from headstart.transferability.candidates import Candidate
+from headstart.transferability.bootstrap import Draws, bootstrap, intervals, rank_intervals
+from headstart.transferability.candidates import Candidate, is_of
 from headstart.transferability.examine import Examined, config_of, examine
 from headstart.transferability.hurt import gain_over_control, measuring_command, warning_of
 from headstart.transferability.ranking import STATIC, Ranked, Ranking
@@ -119,7 +119,7 @@ def _what_to_compute(asked: Asked, examined: Examined) -> tuple[list[Score], Dra
         scores = check_scores(names, task=examples.task, outputs=examples.outputs, classes_present=present)
     except ConfigError as error:
         raise _Impossible(str(error)) from error
-    return scores, Draws.of(len(examples.features), count=asked.draws)
+    return scores, Draws(len(examples), asked.draws, seed=0)
 
 
 def _scored(
@@ -163,7 +163,7 @@ def _scored(
             "distance": round(time.monotonic() - drew, 3),
         },
         scores={name: one.value for name, one in values.items()},
-        intervals={name: interval(of) for name, of in drawn.items()},
+        intervals=intervals(drawn),
         notes={name: one.note for name, one in values.items() if one.note},
         distance=distance,
     )
@@ -174,15 +174,19 @@ def _ranking(
     asked: Asked, first: Examined, scores: Sequence[Score], found: list[_Found], left_out: dict[str, str]
 ) -> Ranking:
     config, facts = first.prepared.config, first.prepared.facts
-    words, static = static_scores([one.ranked for one in found], asked.elsewhere)
+    name = dataset_name(to_plain(config)["data"])
+    words, static = static_scores(
+        [one.ranked for one in found], asked.elsewhere, fingerprint=facts.fingerprint, dataset=name
+    )
     by = _order(asked, scores, found, static)
     places = _places(scores, found)
     ranked = []
     for one in found:
-        name = one.ranked.name
-        values = {**one.ranked.scores, STATIC: static.get(name)}
+        values = {**one.ranked.scores, STATIC: static.get(one.ranked.name)}
         gain, warning = _against_control(one, found, asked.shared)
-        ranked.append(replace(one.ranked, scores=values, ranks=places.get(name, {}), gain=gain, warning=warning))
+        ranked.append(
+            replace(one.ranked, scores=values, ranks=places.get(one.ranked.name, {}), gain=gain, warning=warning)
+        )
     ranked.sort(key=lambda one: _sort_key(one.scores.get(by)))
     identity = {
         "data": to_plain(config)["data"],
@@ -194,7 +198,7 @@ def _ranking(
         created=now(),
         command=asked.command,
         task=facts.task,
-        dataset=dataset_name(to_plain(config)["data"]),
+        dataset=name,
         fingerprint=facts.fingerprint,
         images=facts.sizes["train"],
         outputs=facts.num_classes,
@@ -246,7 +250,9 @@ def _against_control(
             assert value is not None
             assert control is not None
             gain = gain_over_control(value, control, one.drawn[name], other.drawn[name])
-            then = measuring_command([*shared, *ranked.overrides])
+            own = one.candidate.weights  # which take the place of everybody's
+            kept = [text for text in shared if not (own and is_of("weights", text))]
+            then = measuring_command([*kept, *ranked.overrides])
             warning = warning_of(gain, score="a linear probe", value=value, control_value=control, then=then)
             return gain, warning and f"{ranked.name}: {warning}"
     return None, None
