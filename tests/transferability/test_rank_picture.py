@@ -145,3 +145,13 @@ def test_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
         draw_ranking(ranking(candidate("a", 1.0)), tmp_path / "x.gif")
     draw_ranking(ranking(candidate("a", 1.0)), tmp_path / "x.svg")
     assert (tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_names_of_markers_on_one_place_stand_apart() -> None:
+    figure = Figure(figsize=(6, 4))
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    assert place_labels(axes, [Wanted(f"candidate {i}", 0.5, 0.5, 3, "black", 8) for i in range(6)]) == 0
+    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in axes.texts]
+    assert len(boxes) == 6
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
