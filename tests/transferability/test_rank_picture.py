@@ -49,6 +49,12 @@ def drawn(made: Ranking, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple
     return kept[0], [text.get_text() for one in axes for text in one.texts]
 
 
+def box_of(label: Any, canvas: FigureCanvasAgg) -> Any:
+    """Where a name stands, without its line."""
+    label.update_positions(canvas.get_renderer())
+    return Text.get_window_extent(label, canvas.get_renderer())
+
+
 def test_each_candidate_stands_at_its_cost_and_merit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = ranking(
         candidate("best", 0.9, speed=10, parameters=8 * 10**6, intervals={"logme": (0.8, 0.95)}),
@@ -109,7 +115,7 @@ def test_sixty_candidates_and_no_text_over_another(tmp_path: Path, monkeypatch: 
     canvas = FigureCanvasAgg(figure)
     for axes in figure.axes:
         labels = [text for text in axes.texts if text.get_text().split()[0].isdecimal()]
-        boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in labels]  # without its line
+        boxes = [box_of(text, canvas) for text in labels]
         assert len(boxes) > 50
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
@@ -145,3 +151,13 @@ def test_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
         draw_ranking(ranking(candidate("a", 1.0)), tmp_path / "x.gif")
     draw_ranking(ranking(candidate("a", 1.0)), tmp_path / "x.svg")
     assert (tmp_path / "x.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_names_of_markers_on_one_place_stand_apart() -> None:
+    figure = Figure(figsize=(6, 4))
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    assert place_labels(axes, [Wanted(f"candidate {i}", 0.5, 0.5, 3, "black", 8) for i in range(6)]) == 0
+    boxes = [box_of(text, canvas) for text in axes.texts]
+    assert len(boxes) == 6
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
