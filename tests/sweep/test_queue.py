@@ -19,12 +19,13 @@ from headstart.config.plain import to_plain
 from headstart.config.schema.launcher import LocalConfig
 from headstart.records.schema import RunRecord
 from headstart.records.store import CONFIG, new_run_folder, now, read_record, write_record
-from headstart.records.sweeps import JobState, Sweep, SweepJob, job_folder, write_sweep
+from headstart.records.sweeps import JobState, Sweep, SweepJob, job_folder, read_sweep, write_state, write_sweep
 from headstart.sweep import local
 from headstart.sweep.executor import Ended
 from headstart.sweep.expand import Jobs, expand
 from headstart.sweep.job import perform
 from headstart.sweep.launch import Launched, open_and_run, prepare_sweep
+from headstart.sweep.live import View
 from headstart.sweep.queue import Policy, Queue
 
 
@@ -122,8 +123,6 @@ class Scripted:
         job = self.now.pop(0)
         steps = self.script.get(job, [])
         ended = steps.pop(0) if steps else Ended(job, "completed")
-        from headstart.records.sweeps import write_state
-
         if ended.result == "completed":
             write_state(self.folder, job, JobState("completed", "run"))
         elif ended.result == "failed":
@@ -208,3 +207,21 @@ def test_a_job_that_is_done_elsewhere_is_asked_for_again(tmp_path: Path, monkeyp
     queue, executor = queue_of(tmp_path, {"a": [Ended("a", "elsewhere")]}, Policy())
     assert {state.status for state in queue.run().values()} == {"completed"}
     assert [job for (job,) in executor.started] == ["a", "b", "c", "d", "a"]
+
+
+def test_jobs_of_a_launch_that_died_are_begun_and_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its states still say `running`; so do those of another launch that is at work."""
+    queue_of(tmp_path, {}, Policy())
+    for name in "ab":
+        write_state(tmp_path, name, JobState("running", "run", started=now()))
+    sweep = read_sweep(tmp_path)
+    executor = Scripted(1, {"a": [Ended("a", "elsewhere")]}, tmp_path)
+    with View(slots=1, output_dir=tmp_path) as view:
+        queue = Queue(tmp_path, sweep, executor, output_dir=tmp_path, policy=Policy(), watch=view)  # type: ignore[arg-type]
+        assert {state.status for state in queue.run().values()} == {"completed"}
+    said = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    for name in "abcd":
+        assert f"{name}: started" in said
+    assert sum("completed" in line for line in said) == 4

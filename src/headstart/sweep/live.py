@@ -202,6 +202,8 @@ class View:
         for id, state in queue.states.items():
             if state.status == self._said.get(id) or state.status in ("waiting", "interrupted"):
                 continue
+            if state.status == "running" and id not in queue.units:  # another launch has begun it, or one that died
+                continue
             self._said[id] = state.status
             if state.status == "completed" and id not in queue.begun:
                 continue
