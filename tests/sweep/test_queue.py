@@ -210,9 +210,10 @@ def test_a_job_that_is_done_elsewhere_is_asked_for_again(tmp_path: Path, monkeyp
 
 
 def test_jobs_of_a_launch_that_died_are_begun_and_said_to_be(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its states still say `running`; so do those of another launch that is at work."""
+    monkeypatch.setattr("headstart.sweep.queue._ELSEWHERE", 0.1)
     queue_of(tmp_path, {}, Policy())
     for name in "ab":
         write_state(tmp_path, name, JobState("running", "run", started=now()))
