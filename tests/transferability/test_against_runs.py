@@ -118,7 +118,10 @@ def results(trained: Trained, change: dict[str, dict[str, float]] | None = None)
 def test_runs_are_matched_by_backbone_and_weights(trained: Trained) -> None:
     found = measured_of(trained.ranking, [trained.outputs])
     assert [one.name for one in found.measured] == ["ours", "random"]
-    assert any(note == "not trained, left out: vit." for note in found.notes)
+    assert "not trained, left out: vit." in found.notes
+    assert any(
+        " stands for ours (best of 2 by val/accuracy_micro); also there: strategy=" in n for n in found.notes
+    )
     assert found.metric == "test/accuracy_micro"
     random = {one.name: one for one in found.measured}["random"]
     by_hand = [r.metrics["test/accuracy_micro"] for r in results(trained) if r.is_scratch]
@@ -142,7 +145,8 @@ def test_validation_chooses_the_arm_and_never_the_test(trained: Trained, better:
     arm = best_arm(trained.ranking.candidates[0], setting)
     assert arm is not None
     assert (arm.strategy, arm.mean, arm.by) == (strategy, pytest.approx(0.2), "best of 2 by val/accuracy_micro")
-    assert len(arm.others) == 1
+    assert arm.label == f"strategy={strategy}"
+    assert arm.others == tuple({"strategy=full", "strategy=linear_probe"} - {arm.label})
 
 
 def test_another_metric_and_its_direction(trained: Trained) -> None:

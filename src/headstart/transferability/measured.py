@@ -64,9 +64,7 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
         )
     if missing := [name for name in found if name not in arms]:
         notes.append(f"not trained, left out: {_list(missing)}.")
-    for name, arm in arms.items():
-        if arm.others:
-            notes.append(f"{name}: {arm.label} stands for it ({arm.by}); also there: {_list(arm.others)}.")
+    notes += _choices(arms)
     strategies = {name: arm.strategy for name, arm in arms.items()}
     if len(set(strategies.values())) > 1:
         by = [
@@ -83,6 +81,18 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
         results=tuple(one for one in results if one.setting.key in keys),
         notes=tuple(notes),
     )
+
+
+def _choices(arms: Mapping[str, BestArm]) -> list[str]:
+    """Which of several arms stand for which candidates; one line where it is the same for many."""
+    same: dict[tuple[str, str, str], list[str]] = {}
+    for name, arm in arms.items():
+        if arm.others:
+            same.setdefault((arm.label, arm.by, _list(arm.others)), []).append(name)
+    return [
+        f"{label} stands for {_list(names)} ({by}); also there: {others}."
+        for (label, by, others), names in same.items()
+    ]
 
 
 def _check_metric(metric: str | None, ranking: Ranking, results: Sequence[Result]) -> None:
