@@ -12,7 +12,7 @@ from headstart.config.checks import METRICS
 from headstart.errors import RecordError, did_you_mean
 from headstart.transferability.agreement import Measured
 from headstart.transferability.matching import BestArm, Setting, best_arm, models_of, settings
-from headstart.transferability.published import is_lower_better, read_tables
+from headstart.transferability.published import NAMELESS, is_lower_better, read_tables
 from headstart.transferability.ranking import Ranking
 
 MOST_NAMED = 6
@@ -137,7 +137,8 @@ def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
         )
     table = (named or list(tables.tables))[0]
     if not named:
-        notes.append(f"the table's rows are taken to be on {ranking.dataset} (they say {table.dataset}).")
+        said = f"they say {table.dataset}" if table.dataset != NAMELESS else "it has no column `dataset`"
+        notes.append(f"the table's rows are taken to be on {ranking.dataset} ({said}).")
     rows = {one.name: one for one in table.measured}
     models = models_of(ranking.candidates, list(rows))
     if not models:
