@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ VALUES = (0.91, 0.88, 0.80, 0.79, 0.75, 0.74, 0.60, 0.55)
 SCORES = (3.0, 5.0, 4.0, 2.0, 2.5, 1.0, 0.5, 0.7)
 
 
-def measured(values: object = VALUES) -> list[Measured]:
-    return [Measured(f"m{i}", {0: float(v)}) for i, v in enumerate(values)]  # type: ignore[call-overload]
+def measured(values: Iterable[float] = VALUES) -> list[Measured]:
+    return [Measured(f"m{i}", {0: float(v)}) for i, v in enumerate(values)]
 
 
 def only(found: list[Agreement]) -> Agreement:
@@ -120,7 +121,7 @@ def test_the_interval_is_that_of_a_paired_percentile_bootstrap() -> None:
 
 def test_intervals_are_seeded_by_themselves() -> None:
     np.random.seed(3)  # noqa: NPY002
-    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr] # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # type: ignore[index] # noqa: NPY002
     first = agreements(measured(), {"logme": SCORES})
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index] # noqa: NPY002
     assert first == agreements(measured(), {"logme": SCORES})

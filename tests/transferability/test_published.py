@@ -67,6 +67,7 @@ def test_the_static_baseline_beats_every_score(found: Against) -> None:
     assert list(means)[-1] == "static"
     gaps = {one.score: one.over_static for one in found.means}
     assert gaps["static"] is None
+    assert min(one.regret.low for one in found.means) == 0  # type: ignore[type-var]
     assert gaps["leep"].high < 0  # type: ignore[union-attr, operator]
     assert gaps["nce"].value == pytest.approx(0.687 - 0.749, abs=0.001)  # type: ignore[union-attr]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headstart.transferability.against import Against
     from headstart.transferability.ranking import Ranking
 
-WIDTH = 160
+WIDTH = 170
 
 
 def show(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.compare.arms import Arm, group_arms
+from headstart.compare.arms import Arm, arm_labels, group_arms
 from headstart.compare.comparison import DEFAULT_METRIC
 from headstart.compare.results import Result
 from headstart.config.checks import lower_is_better
@@ -79,6 +79,7 @@ def best_arm(candidate: Ranked, setting: Setting) -> BestArm | None:
     arms = [arm for arm in setting.arms if is_run_of(candidate, arm.example) and _repeats(arm, setting.metric)]
     if not arms:
         return None
+    labels = arm_labels({arm.key: arm.example for arm in arms})  # what sets this candidate's own arms apart
     metric = f"val/{setting.metric.rpartition('/')[2]}"
     by = ""
     chosen = arms[0]
@@ -92,10 +93,10 @@ def best_arm(candidate: Ranked, setting: Setting) -> BestArm | None:
             by = f"first of {len(arms)}: not all have {metric}"
     return BestArm(
         key=chosen.key,
-        label=chosen.label,
+        label=labels[chosen.key],
         strategy=str(chosen.example.config["strategy"]["name"]),
         repeats=_repeats(chosen, setting.metric),
-        others=tuple(arm.label for arm in arms if arm.key != chosen.key),
+        others=tuple(labels[arm.key] for arm in arms if arm.key != chosen.key),
         by=by,
     )
 

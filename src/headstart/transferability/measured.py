@@ -12,7 +12,7 @@ from headstart.config.checks import METRICS
 from headstart.errors import RecordError, did_you_mean
 from headstart.transferability.agreement import Measured
 from headstart.transferability.matching import BestArm, Setting, best_arm, models_of, settings
-from headstart.transferability.published import is_lower_better, read_tables
+from headstart.transferability.published import NAMELESS, is_lower_better, read_tables
 from headstart.transferability.ranking import Ranking
 
 MOST_NAMED = 6
@@ -64,9 +64,7 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
         )
     if missing := [name for name in found if name not in arms]:
         notes.append(f"not trained, left out: {_list(missing)}.")
-    for name, arm in arms.items():
-        if arm.others:
-            notes.append(f"{name}: {arm.label} stands for it ({arm.by}); also there: {_list(arm.others)}.")
+    notes += _choices(arms)
     strategies = {name: arm.strategy for name, arm in arms.items()}
     if len(set(strategies.values())) > 1:
         by = [
@@ -83,6 +81,18 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
         results=tuple(one for one in results if one.setting.key in keys),
         notes=tuple(notes),
     )
+
+
+def _choices(arms: Mapping[str, BestArm]) -> list[str]:
+    """Which of several arms stand for which candidates; one line where it is the same for many."""
+    same: dict[tuple[str, str, str], list[str]] = {}
+    for name, arm in arms.items():
+        if arm.others:
+            same.setdefault((arm.label, arm.by, _list(arm.others)), []).append(name)
+    return [
+        f"{label} stands for {_list(names)} ({by}); also there: {others}."
+        for (label, by, others), names in same.items()
+    ]
 
 
 def _check_metric(metric: str | None, ranking: Ranking, results: Sequence[Result]) -> None:
@@ -127,7 +137,8 @@ def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
         )
     table = (named or list(tables.tables))[0]
     if not named:
-        notes.append(f"the table's rows are taken to be on {ranking.dataset} (they say {table.dataset}).")
+        said = f"they say {table.dataset}" if table.dataset != NAMELESS else "it has no column `dataset`"
+        notes.append(f"the table's rows are taken to be on {ranking.dataset} ({said}).")
     rows = {one.name: one for one in table.measured}
     models = models_of(ranking.candidates, list(rows))
     if not models:

@@ -15,6 +15,8 @@ from headstart.transferability.agreement import Measured
 MODEL = ("model", "backbone", "backbone.name", "arm")
 """Columns that may name the model: the first that there is."""
 DATASET = "dataset"
+NAMELESS = "data"
+"""The data set of a table without that column."""
 REPEATS = ("seed", "split_seed", "fold")
 PARAMETERS = ("parameters", "params")
 _NO_SCORES = {*MODEL, DATASET, *REPEATS, "steps", "epochs", "train_examples", "status", *PARAMETERS}
@@ -83,7 +85,7 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
     for number, row in enumerate(rows, start=2):
         if row.get("status", "completed").strip() not in ("", "completed"):
             continue
-        by_set.setdefault(row.get(DATASET, "").strip() or "data", []).append((number, row))
+        by_set.setdefault(row.get(DATASET, "").strip() or NAMELESS, []).append((number, row))
     tables = [
         _table(path, dataset, of, model=model, measured=measured, names=names, size=size)
         for dataset, of in by_set.items()

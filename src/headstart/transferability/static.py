@@ -29,7 +29,9 @@ def static_scores(
     or of the name `dataset` (tables) are left out: they would be the answer. Raises RecordError where a path holds
     no results.
     """
-    sets = [values for path in elsewhere for values in _other_sets(path, candidates, fingerprint, dataset)]
+    tables = [path for path in elsewhere if path.suffix.lower() == ".csv"]
+    sets = [values for path in tables for values in _of_table(path, candidates, dataset)]
+    sets += _of_runs([path for path in elsewhere if path not in tables], candidates, fingerprint)
     scores = mean_elsewhere([one for one in sets if len(one) >= FEWEST])
     sizes = {one.name: float(one.parameters) for one in candidates}
     if len(scores) >= FEWEST:
@@ -78,24 +80,28 @@ def leave_one_out(tables: Sequence[Table], *, lower: bool) -> dict[str, tuple[fl
     return found
 
 
-def _other_sets(path: Path, candidates: Sequence[Ranked], fingerprint: str, dataset: str) -> list[dict[str, float]]:
-    """Per other data set, the values (higher is better) of the candidates that it has."""
-    if path.suffix.lower() == ".csv":
-        tables = read_tables(path, with_scores=False)
-        sign = -1.0 if tables.lower_is_better else 1.0
-        found = []
-        for table in tables.tables:
-            if not dataset or table.dataset.lower() != dataset.lower():
-                means = {one.name: sign * one.mean for one in table.measured}
-                models = models_of(candidates, list(means))
-                found.append({name: means[model] for name, model in models.items()})
-        return found
+def _of_table(path: Path, candidates: Sequence[Ranked], dataset: str) -> list[dict[str, float]]:
+    """Per other data set of a table, the values (higher is better) of the candidates that it has."""
+    tables = read_tables(path, with_scores=False)
+    sign = -1.0 if tables.lower_is_better else 1.0
+    found = []
+    for table in tables.tables:
+        if not dataset or table.dataset.lower() != dataset.lower():
+            means = {one.name: sign * one.mean for one in table.measured}
+            models = models_of(candidates, list(means))
+            found.append({name: means[model] for name, model in models.items()})
+    return found
+
+
+def _of_runs(paths: Sequence[Path], candidates: Sequence[Ranked], fingerprint: str) -> list[dict[str, float]]:
+    """The same of runs. A data set counts once, with the number of labels that most candidates were trained on."""
+    if not paths:
+        return []
     by_base: dict[str, list[dict[str, float]]] = {}
-    for setting in settings(find_results([path])[0]):
+    for setting in settings(find_results(paths)[0]):
         if not fingerprint or setting.fingerprint != fingerprint:
             arms = {one.name: best_arm(one, setting) for one in candidates}
             sign = -1.0 if lower_is_better(setting.metric) else 1.0
             values = {name: sign * arm.mean for name, arm in arms.items() if arm}
             by_base.setdefault(setting.base, []).append(values)
-    # a data set counts once: with the number of labels that most candidates were trained on
     return [max(of, key=len) for of in by_base.values()]
