@@ -1,7 +1,7 @@
 """LogME on frozen features, beside a plain implementation of the same formula, and beside steps of fine-tuning.
 
 The features are drawn. The plain way is the loop of the paper as it stands in reference code: the whole of the
-features in float64, their singular value decomposition, then class after class with matrix products. Each of the
+features in float64, a singular value decomposition of F'F, then class after class with matrix products. Each of the
 two runs in a process of its own, which is where its peak memory is read; they take turns. Then the training step of
 full fine-tuning is timed as in `bench.py step`, to say how many of them LogME is worth.
 """
@@ -113,8 +113,7 @@ def plain(features: NDArray[Any], targets: NDArray[np.int64], classes: int) -> f
 
     whole = features.astype(np.float64)
     n, d = whole.shape
-    _, sigma, right = np.linalg.svd(whole, full_matrices=False)
-    s, v = sigma**2, right.T
+    v, s, _ = np.linalg.svd(whole.T @ whole)
     total = 0.0
     for label in range(classes):
         y = (targets == label).astype(np.float64)

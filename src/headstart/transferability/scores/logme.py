@@ -76,7 +76,7 @@ def precisions(spectrum: Spectrum, count: int) -> tuple[Array, Array, NDArray[np
     return alphas, betas, capped
 
 
-def log_evidence(spectrum: Spectrum, count: int, alphas: Array, betas: Array) -> Array:
+def log_evidence(spectrum: Spectrum, count: float, alphas: Array, betas: Array) -> Array:
     """ln p(y) of y ~ N(0, FF' / alpha + I / beta), per output (MacKay 1992; You et al. 2021, equation 2).
 
     D / 2 ln alpha and the log-determinant over all D directions, those without spread included, are put together
