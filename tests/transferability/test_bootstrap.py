@@ -77,6 +77,9 @@ def test_what_is_forced_or_missing_has_no_interval() -> None:
         assert np.isnan(values).all()
         assert values.shape == (5,)
         assert interval(values) is None
+    known = Scored(2.0, per_example=np.full(20, 2.0))
+    for scored, finite in ((known, True), (replace(known, forced=True), False)):
+        assert np.isfinite(bootstrap(SCORES["knn"], examples, scored, Draws(20, 5, seed=0))).all() == finite
     # whole, but forced in each draw of so few different examples
     wide = drawn(0, 40, 35, 3)
     whole = replace(SCORES["hscore"].compute(wide), per_example=None)

@@ -61,6 +61,14 @@ def test_per_example_follows_the_order(name: str) -> None:
     assert after == pytest.approx(before[order], abs=1e-7)
 
 
+def test_source_probabilities_need_not_sum_to_1_in_the_last_digits() -> None:
+    """As half precision leaves them."""
+    examples = drawn(4, 60, 3, 3)
+    assert examples.source is not None
+    rough = replace(examples, source=examples.source * np.linspace(0.995, 1.005, 60)[:, None])
+    assert value("leep", rough) == pytest.approx(value("leep", examples), abs=1e-12)
+
+
 @pytest.mark.parametrize("name", ["hscore", "leep", "nce", "knn", "centroids"])
 def test_scale_does_not_matter(name: str) -> None:
     examples = drawn(4, 60, 6, 3)
