@@ -20,12 +20,13 @@ from headstart.errors import ConfigError, HeadstartError
 from headstart.installed import packages
 from headstart.records.store import now
 from headstart.rehearsal import Rehearsal
-from headstart.transferability.bootstrap import Draws, bootstrap, intervals, rank_intervals
+from headstart.transferability.bootstrap import intervals, rank_intervals
 from headstart.transferability.candidates import Candidate, is_of
 from headstart.transferability.examine import Examined, config_of, examine
 from headstart.transferability.hurt import gain_over_control, measuring_command, warning_of
 from headstart.transferability.ranking import STATIC, Ranked, Ranking
-from headstart.transferability.scores import SCORES, Score, Scored, check_scores
+from headstart.transferability.scores import SCORES, Score, check_scores
+from headstart.transferability.scoring import score_all
 from headstart.transferability.source_images import distance_of
 from headstart.transferability.static import static_scores
 
@@ -75,14 +76,14 @@ def rank(asked: Asked, *, say: Callable[[str], None] = lambda line: None) -> Ran
     found: list[_Found] = []
     left_out: dict[str, str] = {}
     errors: list[HeadstartError] = []
-    facts: tuple[Examined, list[Score], Draws] | None = None
+    facts: tuple[Examined, list[Score]] | None = None
     for place, (candidate, config) in enumerate(zip(asked.candidates, configs, strict=True), start=1):
         where = f"[{place}/{len(configs)}] {candidate.name}"
         started = time.monotonic()
         try:
             examined = examine(config, rehearsal, with_source=_asks_source(asked))
-            computed = facts or (examined, *_what_to_compute(asked, examined))
-            one = _scored(candidate, examined, asked, scores=computed[1], draws=computed[2], rehearsal=rehearsal)
+            computed = facts or (examined, _what_to_compute(asked, examined))
+            one = _scored(candidate, examined, asked, scores=computed[1], rehearsal=rehearsal)
         except _Impossible as error:
             raise ConfigError(str(error)) from error
         except HeadstartError as error:
@@ -108,8 +109,8 @@ def _asks_source(asked: Asked) -> bool:
     return not asked.scores or any(name in ("leep", "nce") for name in asked.scores)
 
 
-def _what_to_compute(asked: Asked, examined: Examined) -> tuple[list[Score], Draws]:
-    """The scores, checked against the task, and the draws that all candidates share."""
+def _what_to_compute(asked: Asked, examined: Examined) -> list[Score]:
+    """The scores, checked against the task."""
     examples = examined.examples
     names = list(asked.scores) or [name for name, score in SCORES.items() if examples.task in score.tasks]
     if asked.by and asked.by not in (*names, STATIC):
@@ -119,7 +120,7 @@ def _what_to_compute(asked: Asked, examined: Examined) -> tuple[list[Score], Dra
         scores = check_scores(names, task=examples.task, outputs=examples.outputs, classes_present=present)
     except ConfigError as error:
         raise _Impossible(str(error)) from error
-    return scores, Draws(len(examples), asked.draws, seed=0)
+    return scores
 
 
 def _scored(
@@ -128,24 +129,11 @@ def _scored(
     asked: Asked,
     *,
     scores: Sequence[Score],
-    draws: Draws,
     rehearsal: Rehearsal,
 ) -> _Found:
     config, examples = examined.prepared.config, examined.examples
+    outcome = score_all(scores, examples, no_source=examined.no_source, draws=asked.draws)
     began = time.monotonic()
-    values: dict[str, Scored] = {}
-    for score in scores:
-        if score.needs_source and examples.source is None:
-            values[score.name] = Scored(None, examined.no_source)
-        else:
-            values[score.name] = score.compute(examples)
-    scored = time.monotonic()
-    drawn: Drawn = {}
-    for score in scores if asked.draws else ():
-        value = values[score.name]
-        if value.value is not None:
-            drawn[score.name] = bootstrap(score, examples, value, draws)
-    drew = time.monotonic()
     distance = distance_of(examined, rehearsal, source=asked.source)
     ranked = Ranked(
         name=candidate.name,
@@ -158,16 +146,15 @@ def _scored(
         memory=examined.memory,
         seconds={
             **examined.seconds,
-            "scores": round(scored - began, 3),
-            "bootstrap": round(drew - scored, 3),
-            "distance": round(time.monotonic() - drew, 3),
+            **outcome.seconds,
+            "distance": round(time.monotonic() - began, 3),
         },
-        scores={name: one.value for name, one in values.items()},
-        intervals=intervals(drawn),
-        notes={name: one.note for name, one in values.items() if one.note},
+        scores={name: one.value for name, one in outcome.values.items()},
+        intervals=intervals(outcome.drawn),
+        notes={name: one.note for name, one in outcome.values.items() if one.note},
         distance=distance,
     )
-    return _Found(candidate, ranked, drawn)
+    return _Found(candidate, ranked, outcome.drawn)
 
 
 def _ranking(

@@ -68,6 +68,8 @@ class Score:
     needs_source: bool
     compute: Callable[[Examples], Scored]
     """Raises DataError where features are not finite or targets are not what the task says."""
+    most: int | None = None
+    """Images that a ranking shows it at most, where its cost grows too fast."""
 
 
 def checked(examples: Examples) -> Examples:

@@ -14,6 +14,8 @@ from headstart.transferability.scores.rates import transrate
 from headstart.transferability.scores.separation import hscore, hscore_shrunk
 from headstart.transferability.scores.source import leep, nce
 
+MOST = 5_000
+"""Images that show how well a probe or neighbours do: an accuracy is then known to 0.7 % (standard error)."""
 _ALL = (
     Score(
         "logme",
@@ -75,6 +77,7 @@ _ALL = (
         TASKS,
         needs_source=False,
         compute=linear_probe,
+        most=MOST,
     ),
     Score(
         "knn",
@@ -84,6 +87,7 @@ _ALL = (
         TASKS,
         needs_source=False,
         compute=knn,
+        most=MOST,
     ),
     Score(
         "centroids",
