@@ -195,7 +195,7 @@ def _show(ranking: Ranking, folder: Path, *, how: str, plot: Path | None) -> Non
         from rich.console import Console
 
         print(f"{ranking.dataset}: {ranking.images:,} training images, {ranking.outputs} outputs ({ranking.task})")
-        console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+        console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
         console.print(table(ranking, width=console.width))
         for line in lines(ranking):
             print(line)

@@ -109,7 +109,7 @@ def _by_logarithm(panel: Any) -> None:
 def _key(panel: Any, order: Sequence[Measured]) -> None:
     """Which number is which candidate, the best measured first."""
     shown = order[:MOST_NAMED]
-    lines = [f"{i:>2}  {_plain(_short(one.name))}  {one.mean:.4g}" for i, one in enumerate(shown, start=1)]
+    lines = [f"{i:>2}  {_plain(_short(one.label))}  {one.mean:.4g}" for i, one in enumerate(shown, start=1)]
     if len(order) > len(shown):
         lines = [*lines[:3], f"and {len(order) - 3} more"]
     lines = ["measured, best first", *lines]

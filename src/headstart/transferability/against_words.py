@@ -60,7 +60,7 @@ def _dataset_sheet(of: OfDataset, against: Against) -> Sheet:
 
 def _measured_sheet(of: OfDataset, against: Against) -> Sheet:
     order = sorted(of.measured, key=lambda one: one.mean, reverse=not against.lower_is_better)
-    rows = tuple((one.name, f"{one.mean:.4f}", str(len(one.repeats)), of.arms[one.name]) for one in order)
+    rows = tuple((one.label, f"{one.mean:.4f}", str(len(one.repeats)), of.arms[one.name]) for one in order)
     return Sheet("What was measured", ("candidate", against.metric, "repeats", "arm"), rows)
 
 

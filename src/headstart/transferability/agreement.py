@@ -27,6 +27,13 @@ class Measured:
     name: str
     repeats: Mapping[Hashable, float]
     """The metric by repeat: a seed, or a split. Repeats of one key share their draw."""
+    shown: str = ""
+    """Its name for people, where that is another."""
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return self.shown or self.name
 
     @property
     def mean(self) -> float:

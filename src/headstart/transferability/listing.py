@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-WIDE = 120
+WIDE = 150
 """Columns of a terminal that all scores take."""
 
 
@@ -26,9 +26,8 @@ def table(ranking: Ranking, *, width: int) -> Table:
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column(f"place by\n{ranking.by}", justify="right", no_wrap=True)
-    made.add_column(
-        "candidate", overflow="fold", min_width=min(28, max(len(one.name) for one in ranking.candidates))
-    )
+    longest = max(len(one.label) for one in ranking.candidates)
+    made.add_column("candidate", overflow="fold", min_width=min(44 if width >= WIDE else 24, longest))
     there = [name for name in ranking.scores if any(one.scores.get(name) is not None for one in ranking.candidates)]
     shown = there if width >= WIDE else [name for name in there if name in (ranking.by, STATIC)]
     for name in shown:
@@ -40,7 +39,7 @@ def table(ranking: Ranking, *, width: int) -> Table:
         interval = one.ranks.get(ranking.by)
         where = f"{place} [{interval[0]:.0f} to {interval[1]:.0f}]" if interval else str(place)
         scores = [number(one.scores.get(name)) for name in shown]
-        named = Text(one.name, style="yellow" if one.warning else "")
+        named = Text(one.label, style="yellow" if one.warning else "")
         made.add_row(where, named, *scores, *_costs(one))
     return made
 
@@ -58,9 +57,7 @@ def number(value: float | None) -> str:
     """A score in four digits; a dash where there is none."""
     if value is None:
         return "-"
-    if abs(value) >= 10_000:
-        return f"{value:.2e}" if value >= 1e5 else f"{value:,.0f}"
-    return f"{value:.4g}"
+    return f"{value / 1e6:.1f}M" if value >= 1e5 else f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.4g}"
 
 
 def lines(ranking: Ranking) -> list[str]:
@@ -69,9 +66,11 @@ def lines(ranking: Ranking) -> list[str]:
         f"static: the {ranking.static}; it knows nothing of these images, and is hard to beat (docs/scores.md)."
     ]
     said += _missing(ranking)
+    sources: dict[str, list[str]] = {}
     for one in ranking.candidates:
         if words := source_words(one.distance):
-            said.append(f"source of {one.name}: {words}")
+            sources.setdefault(words, []).append(one.label)
+    said += [f"source of {_listed(names)}: {words}" for words, names in sources.items()]
     said += [f"warning: {one.warning}" for one in ranking.candidates if one.warning]
     return said
 
@@ -80,7 +79,7 @@ def source_words(distance: Mapping[str, Any]) -> str:
     """What is known of how far a source lies, in a line; empty where nothing is."""
     parts = []
     if (shared := distance.get("shared_classes")) and distance.get("share") != 1:
-        parts.append(f"it has {distance['share']:.0%} of the classes by name ({_listed(shared)})")
+        parts.append(f"has {distance['share']:.0%} of the classes by name ({_listed(shared)})")
     if (far := distance.get("frechet_relative")) is not None:
         floor = distance.get("frechet_floor")
         halves = f"; two halves of these images: {floor:.2g}" if floor is not None else ""
@@ -97,7 +96,7 @@ def _missing(ranking: Ranking) -> list[str]:
     for one in ranking.candidates:
         for name, note in one.notes.items():
             if one.scores.get(name) is None:
-                reasons.setdefault((one.name, note), []).append(name)
+                reasons.setdefault((one.label, note), []).append(name)
     grouped: dict[tuple[str, str], list[str]] = {}
     for (candidate, note), names in reasons.items():
         grouped.setdefault((", ".join(names), note), []).append(candidate)

@@ -53,6 +53,7 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
     _check_metric(metric, ranking, results)
     setting, further = _setting(ranking, settings(results, metric=metric), paths)
     notes += further
+    labels = {one.name: one.label for one in ranking.candidates}
     found = {one.name: best_arm(one, setting) for one in ranking.candidates}
     arms = {name: arm for name, arm in found.items() if arm is not None}
     if not arms:
@@ -63,12 +64,12 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
             f"({_list(names)}); the runs on {setting.dataset} are of {_list(have)}."
         )
     if missing := [name for name in found if name not in arms]:
-        notes.append(f"not trained, left out: {_list(missing)}.")
-    notes += _choices(arms)
+        notes.append(f"not trained, left out: {_list([labels[name] for name in missing])}.")
+    notes += _choices(arms, labels)
     strategies = {name: arm.strategy for name, arm in arms.items()}
     if len(set(strategies.values())) > 1:
         by = [
-            f"{strategy} ({_list([name for name, own in strategies.items() if own == strategy])})"
+            f"{strategy} ({_list([labels[name] for name, own in strategies.items() if own == strategy])})"
             for strategy in dict.fromkeys(strategies.values())
         ]
         notes.append(f"candidates are measured with different strategies: {'; '.join(by)}.")
@@ -76,19 +77,19 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
     return OfCandidates(
         metric=setting.metric,
         lower_is_better=is_lower_better(setting.metric),
-        measured=tuple(Measured(name, arm.repeats) for name, arm in arms.items()),
+        measured=tuple(Measured(name, arm.repeats, labels[name]) for name, arm in arms.items()),
         arms=arms,
         results=tuple(one for one in results if one.setting.key in keys),
         notes=tuple(notes),
     )
 
 
-def _choices(arms: Mapping[str, BestArm]) -> list[str]:
+def _choices(arms: Mapping[str, BestArm], labels: Mapping[str, str]) -> list[str]:
     """Which of several arms stand for which candidates; one line where it is the same for many."""
     same: dict[tuple[str, str, str], list[str]] = {}
     for name, arm in arms.items():
         if arm.others:
-            same.setdefault((arm.label, arm.by, _list(arm.others)), []).append(name)
+            same.setdefault((arm.label, arm.by, _list(arm.others)), []).append(labels[name])
     return [
         f"{label} stands for {_list(names)} ({by}); also there: {others}."
         for (label, by, others), names in same.items()
@@ -140,6 +141,7 @@ def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
         said = f"they say {table.dataset}" if table.dataset != NAMELESS else "it has no column `dataset`"
         notes.append(f"the table's rows are taken to be on {ranking.dataset} ({said}).")
     rows = {one.name: one for one in table.measured}
+    labels = {one.name: one.label for one in ranking.candidates}
     models = models_of(ranking.candidates, list(rows))
     if not models:
         raise RecordError(
@@ -148,7 +150,7 @@ def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
         )
     if missing := [one.name for one in ranking.candidates if one.name not in models]:
         notes.append(f"not in the table, left out: {_list(missing)}.")
-    measured = tuple(Measured(name, rows[model].repeats) for name, model in models.items())
+    measured = tuple(Measured(name, rows[model].repeats, labels[name]) for name, model in models.items())
     return OfCandidates(tables.metric, tables.lower_is_better, measured, {}, (), tuple(notes))
 
 

@@ -16,7 +16,7 @@ class Overlap:
     shared: tuple[str, ...]
     """As the target spells them, in its order."""
     share: float | None
-    """Of the target's classes that have a name; None where none has, as where they are numbered."""
+    """Of the target's classes that have a name; None where none has, or none of the source's, as of numbers."""
 
 
 def label_overlap(source_names: Iterable[str], target_names: Iterable[str]) -> Overlap:
@@ -30,7 +30,7 @@ def label_overlap(source_names: Iterable[str], target_names: Iterable[str]) -> O
     known = {one for name in source_names for one in names_of(name)}
     named = [(name, found) for name in target_names if (found := names_of(name))]
     shared = tuple(name for name, found in named if found & known)
-    return Overlap(shared, len(shared) / len(named) if named else None)
+    return Overlap(shared, len(shared) / len(named) if named and known else None)
 
 
 def names_of(text: str) -> frozenset[str]:

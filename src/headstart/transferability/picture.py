@@ -146,7 +146,7 @@ def _panel(axes: Axes, ranking: Ranking, score: str) -> tuple[list[Wanted], list
 
 
 def _wanted(point: _Point, *, named: bool, numbered: bool) -> Wanted:
-    name = f"{point.place} {_short(point.one.name)}" if numbered else _short(point.one.name)
+    name = f"{point.place} {_short(point.one.label)}" if numbered else _short(point.one.label)
     return Wanted(
         text=name if named else str(point.place),
         x=point.cost,

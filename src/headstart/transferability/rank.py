@@ -241,5 +241,5 @@ def _against_control(
             kept = [text for text in shared if not (own and is_of("weights", text))]
             then = measuring_command([*kept, *ranked.overrides])
             warning = warning_of(gain, score="a linear probe", value=value, control_value=control, then=then)
-            return gain, warning and f"{ranked.name}: {warning}"
+            return gain, warning and f"{ranked.label}: {warning}"
     return None, None

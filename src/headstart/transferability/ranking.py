@@ -60,6 +60,15 @@ class Ranked:
     """What the warning rests on: the linear probe on its features minus that on those of the same backbone with
     random weights: `value`, `low`, `high`; None where there is no such control."""
 
+    @property
+    def label(self) -> str:
+        """Its name for people, short: of a run its architecture, the end of the id, and what it was trained on."""
+        if self.weights.get("source") != "run" or not self.backbone:
+            return self.name
+        id, *own = self.name.split(" ")
+        of = f" ({origin})" if (origin := self.distance.get("origin")) else ""
+        return " ".join([f"{self.backbone.partition('.')[0]} of run {id[-8:]}{of}", *own])
+
 
 @dataclass(frozen=True)
 class Ranking:

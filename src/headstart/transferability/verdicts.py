@@ -73,7 +73,7 @@ def _verdict(candidate: Ranked, arm: BestArm, comparison: Comparison) -> Verdict
         gain=figure,
         pairs=gain.n if gain else 0,
         verdict=verdict,
-        words=_words(candidate.name, warned, figure, gain.n if gain else 0, side, verdict),
+        words=_words(candidate.label, warned, figure, gain.n if gain else 0, side, verdict),
     )
 
 
