@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.conftest import TINY
 
+from headstart.cli import main
 from headstart.errors import ConfigError
+from headstart.records.store import find_runs
 from headstart.sweep.expand import Jobs
 from headstart.transferability.candidates import find_candidates
+from headstart.transferability.ranking import read_ranking
 from headstart.transferability.then import jobs_of, sweep_file
 
 SWEEP = """# @package _global_
@@ -88,3 +92,30 @@ def test_a_sweep_that_is_not_there() -> None:
         sweep_file("transfer_vs_scrach", ()),
     ):
         pass
+
+
+def test_the_best_are_trained_and_the_ranking_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ranked, trained and held against each other in one command; the ranking that was kept gives the same later."""
+    Path("mine.yaml").write_text("# @package _global_\nsweep:\n  list:\n    - {weights: pretrained}\n")
+    small = [word for word in TINY if not word.startswith(("backbone", "weights"))]
+    words = [
+        "backbones=['test_resnet weights=scratch','test_vit weights=scratch','test_vit weights=scratch seed=3']"
+    ]
+    flags = ["--scores", "logme", "--bootstrap", "5", "--top", "2", "--then", "mine.yaml"]
+    assert main(["rank", "data=digits", *small, *words, *flags]) == 0
+    said = capsys.readouterr()
+    ranking = read_ranking(next(Path("outputs/rankings").iterdir()))
+    best = [one.name for one in ranking.candidates[:2]]
+    trained = {(run.config["backbone"]["name"], run.config["seed"]) for _, run in find_runs([Path("outputs")])[0]}
+    assert trained == {(one.backbone, one.weights["seed"]) for one in ranking.candidates[:2]}
+    assert "2 runs of the best" in said.err
+    assert "static*" in said.out
+    for name in best:
+        assert name in said.out
+    assert f"not trained, left out: {ranking.candidates[2].name}" in said.out
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    assert main(["rank", "--ranking", str(next(Path("outputs/rankings").iterdir())), "--against", str(sweep)]) == 0
+    later = capsys.readouterr().out
+    assert later.strip()
+    assert later.strip() in said.out
+    assert main(["resume", sweep.name]) == 0
