@@ -43,8 +43,12 @@ compdef _headstart headstart
 _FLAGS = {
     "train": ("--multirun", "--config-dir", "--cfg", "--help", "--debug"),
     "plan": ("--config-dir", "--plot", "--help", "--debug"),
+    "rank": (
+        "--config-dir", "--scores", "--by", "--bootstrap", "--controls", "--source", "--elsewhere", "--top",
+        "--then", "--against", "--ranking", "--metric", "--format", "--plot", "--help", "--debug",
+    ),
     "data": ("--config-dir", "--pairs", "--plot", "--save-split", "--json", "--help", "--debug"),
-}
+}  # fmt: skip
 """Commands that take overrides, and their flags."""
 
 
