@@ -140,6 +140,7 @@ def test_weights_that_are_no_better_than_random_ones_are_warned_of() -> None:
         (["backbones=[test_vit]", "optimizer.lr=1"], r"optimizer\.lr=1: has no effect on a ranking; it is for the sweep"),
         (["backbones=[nosuch_*]"], r"nosuch_\*: matches no model"),
         (["backbones=[test_vit]", "data.classes=[0]"], "class"),
+        (["backbones=[test_vit,test_resnet]", "data.positive=3"], r"data\.positive=3: is for two classes"),
         (["backbones=[test_vit]", "--top", "3"], "--top K and --then SWEEP go together"),
         (["backbones=[test_vit]", "--then", "nosuch", "--top", "1"], "--then nosuch: there is no such sweep"),
         (["backbones=[test_vit]", "--bootstrap", "-1"], "--bootstrap -1: must be at least 0"),
@@ -150,9 +151,11 @@ def test_weights_that_are_no_better_than_random_ones_are_warned_of() -> None:
 )  # fmt: skip
 def test_mistakes_are_a_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rank", *ON, *words]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("headstart: ")]
+    said_all = capsys.readouterr().err
+    lines = [line for line in said_all.splitlines() if line.startswith("headstart: ")]
     assert len(lines) == 1
     assert re.search(said, lines[0]), lines
+    assert "left out" not in said_all
     assert not Path("outputs").exists()
 
 

@@ -21,7 +21,8 @@ from headstart.features.bank import FeatureBank
 from headstart.finding.memory import estimate
 from headstart.models.source_head import source_head
 from headstart.preparation import Prepared, prepare
-from headstart.rehearsal import Rehearsal, is_drawn
+from headstart.rehearsal import Rehearsal, data_of, is_drawn
+from headstart.resolve import resolve
 from headstart.together import bank_of
 from headstart.transferability.candidates import Candidate
 from headstart.transferability.scores import Examples
@@ -66,6 +67,11 @@ def config_of(candidate: Candidate, shared: Sequence[str], config_dirs: tuple[st
     """The experiment that would fine-tune all of a candidate; raises ConfigError for overrides that cannot be."""
     config = compose([*shared, *candidate.overrides, "strategy=full", "logger=none"], config_dirs=config_dirs)
     return replace(config, measured={})
+
+
+def read_data(config: Config, rehearsal: Rehearsal) -> None:
+    """Read the data as a candidate sees them; raises a HeadstartError that all candidates would raise."""
+    data_of(resolve(config), rehearsal, fresh=False)
 
 
 def examine(config: Config, rehearsal: Rehearsal, *, with_source: bool) -> Examined:

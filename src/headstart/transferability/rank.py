@@ -22,7 +22,7 @@ from headstart.records.store import now
 from headstart.rehearsal import Rehearsal
 from headstart.transferability.bootstrap import intervals, rank_intervals
 from headstart.transferability.candidates import Candidate, is_of
-from headstart.transferability.examine import Examined, config_of, examine
+from headstart.transferability.examine import Examined, config_of, examine, read_data
 from headstart.transferability.hurt import gain_over_control, measuring_command, warning_of
 from headstart.transferability.ranking import STATIC, Ranked, Ranking
 from headstart.transferability.scores import SCORES, Score, check_scores
@@ -73,6 +73,7 @@ def rank(asked: Asked, *, say: Callable[[str], None] = lambda line: None) -> Ran
     began = time.monotonic()
     configs = [config_of(one, asked.shared, asked.config_dirs) for one in asked.candidates]
     rehearsal = Rehearsal(runs=True)
+    read_data(configs[0], rehearsal)
     found: list[_Found] = []
     left_out: dict[str, str] = {}
     errors: list[HeadstartError] = []
