@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -96,8 +97,21 @@ def test_a_run_is_its_backbone_with_its_weights(run_tiny: RunTiny) -> None:
     assert one.control.name == "test_resnet head.pool=max weights=scratch"
 
 
+def test_folders_with_spaces_and_folders_of_one_name(run_tiny: RunTiny) -> None:
+    folder, _ = run_tiny()
+    for parent in ("my runs", "others"):
+        shutil.copytree(folder, Path(parent) / "x=1,b")
+    (one,) = find_candidates(["my runs/x=1,b"], shared=())
+    assert one.overrides[-1] == f"weights.path='{Path('my runs/x=1,b').resolve()}'"
+    with pytest.raises(ConfigError, match=r"another candidate is called x=1,b too"):
+        find_candidates(["my runs/x=1,b", "others/x=1,b"], shared=())
+
+
 def test_each_backbone_has_one_control() -> None:
     asked = find_candidates(["resnet18.a1_in1k", "resnet18.tv_in1k", "vgg16 weights=scratch", "vgg16"], shared=())
     assert [one.name for one in with_controls(asked)] == [
         "resnet18.a1_in1k", "resnet18.tv_in1k", "vgg16 weights=scratch", "vgg16", "resnet18 weights=scratch",
     ]  # fmt: skip
+    random = ("weights=scratch",)
+    drawn = find_candidates(["resnet18", "vgg16"], shared=random)
+    assert with_controls(drawn, shared=random) == drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,77 @@ def test_a_candidate_without_weights_is_left_out_and_the_others_go_on(capsys: py
         rank("test_resnet.r160_in1k", on=DATA)
 
 
+def test_a_backbone_that_fails_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart.transferability import examine as module
+
+    timed = module._timed
+    counts: list[int] = []
+
+    def fails(prepared: Any, count: int) -> float:
+        counts.append(count)
+        if prepared.config.backbone.name.startswith("test_vit"):
+            raise RuntimeError("expected a square image\nand so on")
+        if count > 8:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return timed(prepared, count)
+
+    monkeypatch.setattr(module, "_timed", fails)
+    ranking = rank("test_resnet", "test_vit", "test_resnet seed=1")
+    assert counts == [32, 16, 8, 32, 32, 16, 8]
+    assert ranking.left_out == {"test_vit": "RuntimeError: expected a square image"}
+    assert len(ranking.candidates) == 2
+    assert all(one.images_per_second > 0 for one in ranking.candidates)
+
+
+def test_what_was_ranked_before_an_interrupt_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from headstart.transferability import rank as module
+
+    real, seen = module.examine, []
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(module, "examine", interrupted)
+    assert main(["rank", *ON, "backbones=[test_resnet,test_vit,test_convnext]", "--scores", "logme"]) == 130
+    (folder,) = Path("outputs/rankings").iterdir()
+    ranking = read_ranking(folder)
+    assert [one.name for one in ranking.candidates] == ["test_resnet"]
+    assert ranking.left_out == {"test_vit": "interrupted", "test_convnext": "interrupted"}
+
+
+def test_the_order_goes_by_another_score_where_none_has_the_one_that_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = timm.create_model("test_vit", num_classes=0)
+    torch.save(model.state_dict(), "headless.pth")
+    words = [
+        "backbones=['test_vit weights=file weights.path=headless.pth']",
+        "--scores",
+        "centroids",
+        "--by",
+        "leep",
+    ]
+    assert main(["rank", *DATA, *words]) == 3
+    assert "ordered by centroids, not by leep: " in capsys.readouterr().err
+    (folder,) = Path("outputs/rankings").iterdir()
+    assert read_ranking(folder).by == "centroids"
+
+
+def test_a_candidates_weights_take_the_place_of_everybodys() -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), "some weights,1.pth")
+    on = (*DATA, "weights=file", "weights.path='some weights,1.pth'")
+    ranking = rank("test_vit", on=on, controls=True, scores=["linear_probe"])
+    assert {one.weights["source"] for one in ranking.candidates} == {"file", "scratch"}
+
+
+def test_rankings_lie_where_the_config_says() -> None:
+    assert main(["rank", *ON, "backbones=[test_vit]", "--scores", "centroids", "output_dir='my results'"]) == 0
+    assert len(list(Path("my results/rankings").iterdir())) == 1
+
+
 def test_a_source_that_is_its_own_target(run_tiny: RunTiny) -> None:
     """Weights trained on these very images: the classifier agrees, the source is near, transfer is worth it."""
     folder, record = run_tiny("data.train_size=400", "trainer.max_epochs=8", "optimizer.lr=0.003")
@@ -135,7 +207,7 @@ def test_weights_that_are_no_better_than_random_ones_are_warned_of() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["backbones=[test_vit]", "--by", "leep"], "--by leep: the source's classifier is needed, and weights=scratch"),
+        (["backbones=[test_vit]", "--by", "leep"], "--by leep: needs the source's classifier, and weights=scratch has none"),
         (["backbones=[test_vit]", "--scores", "logm"], r"scores: 'logm': there is no such score\. Did you mean 'logme'"),
         (["backbones=[test_vit]", "optimizer.lr=1"], r"optimizer\.lr=1: has no effect on a ranking; it is for the sweep"),
         (["backbones=[nosuch_*]"], r"nosuch_\*: matches no model"),
@@ -147,6 +219,12 @@ def test_weights_that_are_no_better_than_random_ones_are_warned_of() -> None:
         (["backbones=[test_vit]", "--plot", "x.gif"], r"x\.gif"),
         (["backbones=[test_vit]", "--elsewhere", "nowhere"], "nowhere: there is no such file or folder"),
         (["backbones=[test_vit]", "--ranking", "x", "--against", "x"], "--ranking: is a ranking to judge"),
+        (["backbones=[test_vit]", "loss.label_smoothing=0.1"], r"loss\.label_smoothing=0\.1: has no effect on a ranking"),
+        (["backbones=[test_vit]", "data.augment=light"], r"data\.augment=light: has no effect on a ranking"),
+        (["backbones=[test_vit]", "features.views=2"], r"features\.views=2: has no effect on a ranking"),
+        (["backbones=[test_vit]", "--controls", "--bootstrap", "0"], "--controls: are for warnings"),
+        (["backbones=[test_vit]", "--controls", "--scores", "knn"], "--controls: are for warnings"),
+        (["backbones=[test_vit]", "--format", "json", "--against", "."], "--format json: is one document"),
     ],
 )  # fmt: skip
 def test_mistakes_are_a_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

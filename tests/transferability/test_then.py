@@ -81,6 +81,32 @@ def test_a_baseline_that_two_candidates_share_is_trained_once() -> None:
     assert found.duplicates > 0
 
 
+def test_stages_parts_of_weights_and_searches_stay_what_the_file_says() -> None:
+    Path("my sweep,1.yaml").write_text(
+        """# @package _global_
+sweep:
+  list:
+    - {name: pre, strategy: linear_probe}
+    - {name: post, weights: run, weights.path: "stage:pre"}
+    - {name: part, weights.first_k: 1}
+  tune:
+    optimizer.lr: {low: 0.5, high: 0.6}
+defaults:
+  - override /search: random
+"""
+    )
+    shared = ("data=digits",)
+    for entry in ("test_resnet", "test_resnet weights=pretrained", "test_resnet weights=file weights.path=w.pth"):
+        candidates = find_candidates([entry], shared=shared)
+        with sweep_file("my sweep,1.yaml", ()) as (sweep, folders):
+            pre, post, part = jobs_of(candidates, sweep=sweep, shared=shared, config_dirs=folders).jobs
+        assert pre.config.weights.source == ("file" if "file" in entry else "pretrained")
+        assert (post.needs, post.config.weights.path) == (0, "stage:pre")
+        assert part.config.weights.first_k == 1
+        assert part.config.weights.source == pre.config.weights.source
+        assert {job.config.optimizer.lr for job in (pre, post, part)} == {0.5}
+
+
 def test_a_sweep_that_is_not_there() -> None:
     with (
         pytest.raises(ConfigError, match=r"--then none\.yaml: there is no such file\."),

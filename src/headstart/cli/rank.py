@@ -25,8 +25,24 @@ if TYPE_CHECKING:
     from headstart.transferability.candidates import Candidate
     from headstart.transferability.ranking import Ranking
 
-_RANKS_BY = ("data", "weights", "features", "loss", "seed", "output_dir", "head.pool")
-_OF_TRAINER = ("threads", "accelerator", "precision", "deterministic")
+_MATTERS = (
+    "data", "weights", "seed", "output_dir", "head.pool",
+    *(f"features.{name}" for name in ("batch_size", "dtype", "cache", "cache_gb")),
+    *(f"trainer.{name}" for name in ("threads", "accelerator", "precision", "deterministic")),
+)  # fmt: skip
+_OF_TRAINING = tuple(
+    f"data.{name}"
+    for name in (
+        "augment",
+        "augment_magnitude",
+        "keep_side",
+        "mixup_alpha",
+        "cutmix_alpha",
+        "sampling",
+        "refit_on_val",
+    )
+)
+"""Options of data that only training looks at; `augment=bit` says how images are seen, too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for flags that do not go together."""
+    from headstart.transferability.ranking import PROBE
+
     if not arguments.overrides and not arguments.against:
         raise ConfigError("rank: name data and candidates, such as data=digits 'backbones=[resnet18,resnet50]'.")
     if not arguments.overrides and arguments.then:
@@ -96,6 +114,13 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--top {arguments.top}: must be at least 1.")
     if arguments.bootstrap < 0:
         raise ConfigError(f"--bootstrap {arguments.bootstrap}: must be at least 0.")
+    if arguments.controls and (not arguments.bootstrap or (arguments.scores and PROBE not in arguments.scores)):
+        raise ConfigError(f"--controls: are for warnings, which rest on intervals of {PROBE}; ask for that too.")
+    if arguments.format != "table" and arguments.overrides and (arguments.then or arguments.against):
+        raise ConfigError(
+            f"--format {arguments.format}: is one document; rank first, then `headstart rank --ranking X --against "
+            "Y`."
+        )
     if arguments.metric and not (arguments.against or arguments.then):
         raise ConfigError("--metric: is what --against compares with.")
     for path in (*arguments.against, *arguments.elsewhere):
@@ -104,10 +129,12 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _rank(arguments: argparse.Namespace) -> int:
-    from headstart.config.paths import default_output_dir
+    from headstart.config.paths import output_dir_of
     from headstart.records.pictures import check_picture
     from headstart.records.store import check_writable
     from headstart.transferability.candidates import find_candidates, split_asked, with_controls
+    from headstart.transferability.examine import config_of
+    from headstart.transferability.ranking import INTERRUPTED
 
     if arguments.plot:
         check_picture(arguments.plot)
@@ -118,8 +145,8 @@ def _rank(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{idle[0]}: has no effect on a ranking; it is for the sweep of --then.")
     candidates = find_candidates(entries, shared=own, config_dirs=config_dirs)
     if arguments.controls:
-        candidates = with_controls(candidates)
-    output_dir = _output_dir(own) or default_output_dir()
+        candidates = with_controls(candidates, shared=own)
+    output_dir = output_dir_of(config_of(candidates[0], own, config_dirs))
     check_writable(output_dir)
     with ExitStack() as stack:
         train = None
@@ -132,7 +159,9 @@ def _rank(arguments: argparse.Namespace) -> int:
         ranking = _ranking(arguments, candidates, own, config_dirs)
         folder = _keep(ranking, output_dir, plot=arguments.plot)
         _show(ranking, folder, how=arguments.format, plot=arguments.plot)
-        status = 3 if ranking.left_out else 0
+        if INTERRUPTED in ranking.left_out.values():
+            raise KeyboardInterrupt
+        status = 3 if ranking.left_out or (arguments.by or ranking.by) != ranking.by else 0
         for name, why in ranking.left_out.items():
             print(f"left out: {name}: {why}", file=sys.stderr)
         trained: list[Path] = []
@@ -224,9 +253,6 @@ def _matters(text: str) -> bool:
     """Whether an override can change a ranking."""
     from headstart.transferability.candidates import is_of
 
-    return any(is_of(group, text) for group in (*_RANKS_BY, *(f"trainer.{name}" for name in _OF_TRAINER)))
-
-
-def _output_dir(overrides: list[str]) -> Path | None:
-    said = [text.partition("=")[2] for text in overrides if text.startswith("output_dir=")]
-    return Path(said[-1].strip("'\"")) if said else None
+    if any(is_of(key, text) for key in _OF_TRAINING):
+        return text.endswith("=bit")
+    return any(is_of(key, text) for key in _MATTERS)

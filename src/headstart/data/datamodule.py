@@ -181,16 +181,16 @@ class ImageDataModule(pl.LightningDataModule):
             self._kept[key] = picture
         return split.examples.ids[index], picture
 
-    def warm(self, *, threads: int, test: bool) -> None:
+    def warm(self, *, threads: int, test: bool, val: bool = True) -> None:
         """Decode what training and evaluation will need and no run has decoded yet, as far as there is room.
 
-        Without `test` the test images are left alone.
+        Without `test` the test images are left alone, without `val` those of validation.
         """
         if self._cache is None:
             return
         train = self.augmentation.form if self.augmentation else self.evaluation
         needed: dict[Form, list[str]] = {train: ["train"]}
-        needed.setdefault(self.evaluation, []).extend(["val", "test"] if test else ["val"])
+        needed.setdefault(self.evaluation, []).extend([*(["val"] if val else []), *(["test"] if test else [])])
         for form, names in needed.items():
             self._cache.fill(form, [(self.splits[name], self._digests[name]) for name in names], threads=threads)
 

@@ -102,7 +102,7 @@ def _whole(
 def _head_of_run(weights: WeightsFile, *, pool: str) -> nn.Linear:
     """The head of an earlier run, where it is one linear layer, on features that were pooled alike."""
     record = read_record(weights.path.parent.parent)
-    if (task := record.data.get("task")) in ("binary", "regression"):
+    if (task := record.data.get("task")) in ("binary", "multilabel", "regression"):
         raise WeightsError(f"{weights.said}: the head of that run ({task}) tells no classes apart.")
     before = record.config["head"]["pool"]
     if before != pool:

@@ -44,6 +44,11 @@ class Candidate:
         """Its other overrides."""
         return tuple(text for text in self.overrides if not is_of("weights", text))
 
+    def after(self, shared: Sequence[str]) -> tuple[str, ...]:
+        """Its overrides after those of all; its own kind of weights takes the place of theirs."""
+        own = any(text.partition("=")[0] == "weights" for text in self.overrides)
+        return (*(text for text in shared if not (own and is_of("weights", text))), *self.overrides)
+
     @property
     def control(self) -> Candidate:
         """The same backbone with random weights."""
@@ -101,27 +106,38 @@ def find_candidates(
     found: dict[str, Candidate] = {}
     for entry in entries:
         for one in _candidates(entry, shared=shared, presets=presets):
-            found.setdefault(one.name, one)
+            known = found.setdefault(one.name, one)
+            if known.overrides != one.overrides:
+                raise ConfigError(
+                    f"backbones: {entry}: another candidate is called {one.name} too; rename its folder."
+                )
     return list(found.values())
 
 
-def with_controls(candidates: Iterable[Candidate]) -> list[Candidate]:
+def with_controls(candidates: Iterable[Candidate], *, shared: Sequence[str] = ()) -> list[Candidate]:
     """The same, and after them each of their backbones with random weights, where that is not among them."""
     listed = list(candidates)
     found = {one.name: one for one in listed}
-    there = {(one.rest, one.weights) for one in listed}
+    there = {(one.rest, _kind_of_weights(one.after(shared))) for one in listed}
     for one in listed:
         control = one.control
-        if (control.rest, control.weights) not in there:
+        if (control.rest, SCRATCH) not in there:
             found.setdefault(control.name, control)
     return list(found.values())
 
 
+def _kind_of_weights(overrides: Sequence[str]) -> str:
+    return next((text for text in reversed(overrides) if text.startswith("weights=")), "")
+
+
 def _candidates(entry: str, *, shared: Sequence[str], presets: Sequence[str]) -> list[Candidate]:
+    if (Path(entry) / "run.json").is_file():
+        return [_of_run(Path(entry), [])]
     try:
-        name, *own = shlex.split(entry)
+        name, *words = shlex.split(entry)
     except ValueError as error:
         raise ConfigError(f"backbones: {entry!r}: cannot be read ({error}).") from error
+    own = [_quoted(text) for text in words]
     for text in own:
         if "=" not in text or not any(is_of(group, text) for group in _OWN):
             raise ConfigError(f"backbones: {entry!r}: {text!r} is no override of {', '.join(_OWN)}.")
@@ -136,6 +152,16 @@ def _candidates(entry: str, *, shared: Sequence[str], presets: Sequence[str]) ->
         raise ConfigError(f"backbones: {name}: is no run (it has no run.json).")
     _require_known(name, own=own, presets=presets)
     return [Candidate(entry, (f"backbone.name={text_of(name)}", *own))]
+
+
+def _quoted(text: str) -> str:
+    """An override whose value Hydra can read, as it came out of the shell's quotes."""
+    key, equals, value = text.partition("=")
+    try:
+        OverridesParser.create().parse_override(text)
+    except HydraException:
+        return f"{key}{equals}{text_of(value)}"
+    return text
 
 
 def _of_run(folder: Path, own: Sequence[str]) -> Candidate:

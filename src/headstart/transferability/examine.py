@@ -26,12 +26,13 @@ from headstart.resolve import resolve
 from headstart.together import bank_of
 from headstart.transferability.candidates import Candidate
 from headstart.transferability.scores import Examples
+from headstart.transferability.scores.examples import CLASSES, blocks
 from headstart.trouble import ran_out_of_memory
 
 Floats = npt.NDArray[np.floating[Any]]
 
 IMAGES = 32
-"""Images of each forward pass that is timed."""
+"""Images of each forward pass that is timed, or as many as there is room for."""
 _PASSES = 3
 _LONGEST = 2.0
 """Seconds of a pass above which one is timed and no more."""
@@ -65,7 +66,8 @@ class Examined:
 
 def config_of(candidate: Candidate, shared: Sequence[str], config_dirs: tuple[str, ...]) -> Config:
     """The experiment that would fine-tune all of a candidate; raises ConfigError for overrides that cannot be."""
-    config = compose([*shared, *candidate.overrides, "strategy=full", "logger=none"], config_dirs=config_dirs)
+    words = [*candidate.after(shared), "strategy=full", "logger=none"]
+    config = compose(words, config_dirs=config_dirs)
     return replace(config, measured={})
 
 
@@ -88,7 +90,10 @@ def examine(config: Config, rehearsal: Rehearsal, *, with_source: bool) -> Exami
     bank = bank_of(prepared)
     features = features_of(bank, prepared.data, prepared.config)
     targets = prepared.data.targets("train").numpy()
-    source, no_source = _ask_source(prepared, features) if with_source else (None, "was not asked for")
+    source: npt.NDArray[Any] | None = None
+    no_source = "was not asked for"
+    if with_source and prepared.facts.task in CLASSES:
+        source, no_source = _ask_source(prepared, features)
     computed = time.monotonic()
     return Examined(
         prepared,
@@ -109,22 +114,21 @@ def examine(config: Config, rehearsal: Rehearsal, *, with_source: bool) -> Exami
 def features_of(bank: FeatureBank, data: ImageDataModule, config: Config) -> Floats:
     """(n, width) float32: features of the training split in its order, without augmentation."""
     if bank.missing(data, ["train"]):
-        plain = replace_augmentation(data)
-        plain.warm(threads=config.trainer.threads or 1, test=False)
+        as_evaluated(data).warm(threads=config.trainer.threads or 1, test=False, val=False)
     table = bank.tables(data, ["train"])["train"]
     found: Floats = table.rows(torch.arange(len(table))).cpu().numpy()
     return found
 
 
-def replace_augmentation(data: ImageDataModule) -> ImageDataModule:
+def as_evaluated(data: ImageDataModule) -> ImageDataModule:
     """The same data, whose training images are seen as they are evaluated."""
     other = data.for_seed(data.seed)
     other.augmentation = None
     return other
 
 
-def _ask_source(prepared: Prepared, features: Floats) -> tuple[npt.NDArray[np.float64] | None, str]:
-    """(n, source classes) float64 probabilities of the source's classifier, or None and why it has none."""
+def _ask_source(prepared: Prepared, features: Floats) -> tuple[npt.NDArray[Any] | None, str]:
+    """(n, source classes) float32 probabilities of the source's classifier, or None and why it has none."""
     config = prepared.config
     try:
         head = source_head(
@@ -138,17 +142,31 @@ def _ask_source(prepared: Prepared, features: Floats) -> tuple[npt.NDArray[np.fl
         )
     except WeightsError as error:
         return None, str(error)
+    said = np.empty((len(features), head.out_features), dtype=np.float32)
     with torch.no_grad():
-        scores = head.double()(torch.from_numpy(features).double())
-        return scores.softmax(dim=1).numpy(), ""
+        for rows in blocks(len(features), width=head.out_features):  # 21,000 classes take room
+            said[rows] = head.double()(torch.from_numpy(features[rows]).double()).softmax(dim=1).numpy()
+    return said, ""
 
 
 def _throughput(prepared: Prepared) -> float:
-    """Images per second of a forward pass without gradients; the median of a few."""
+    """Images per second of a forward pass without gradients, the median of a few; 0 where no size has room."""
+    count = IMAGES
+    while count:
+        try:
+            return _timed(prepared, count)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+        count //= 2
+    return 0.0
+
+
+def _timed(prepared: Prepared, count: int) -> float:
     config, facts = prepared.config, prepared.facts
     device = torch.device("cuda" if config.trainer.accelerator == "gpu" else "cpu")
     backbone = prepared.built.model.backbone.to(device).eval()
-    images = torch.zeros(IMAGES, facts.channels, *facts.image_size, device=device)
+    images = torch.zeros(count, facts.channels, *facts.image_size, device=device)
     images.normal_(generator=torch.Generator(device).manual_seed(0))
     seconds: list[float] = []
     with torch.inference_mode():
@@ -162,7 +180,7 @@ def _throughput(prepared: Prepared) -> float:
                 seconds.append(spent)
             if spent > _LONGEST:
                 break
-    return IMAGES / statistics.median(seconds)
+    return count / statistics.median(seconds)
 
 
 def _memory(prepared: Prepared) -> int:

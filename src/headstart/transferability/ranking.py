@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import RecordError
+from headstart.printable import printable
 from headstart.records.atomic import write_json
 
 RANKINGS = "rankings"
 """The folder of rankings in the output folder."""
 RANKING = "ranking.json"
+PROBE = "linear_probe"
+"""The score that warnings rest on."""
 SCHEMA = 1
+INTERRUPTED = "interrupted"
+"""Why a candidate is left out that was not reached."""
 STATIC = "static"
 """The score that ignores the data: the mean on other sets, else the number of parameters."""
 
@@ -67,7 +72,7 @@ class Ranked:
             return self.name
         id, *own = self.name.split(" ")
         of = f" ({origin})" if (origin := self.distance.get("origin")) else ""
-        return " ".join([f"{self.backbone.partition('.')[0]} of run {id[-8:]}{of}", *own])
+        return printable(" ".join([f"{self.backbone.partition('.')[0]} of run {id[-8:]}{of}", *own]))
 
 
 @dataclass(frozen=True)

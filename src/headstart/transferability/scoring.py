@@ -39,6 +39,8 @@ def score_all(scores: Sequence[Score], examples: Examples, *, no_source: str, dr
         seen = examples
         if score.most is not None and len(examples) > score.most:
             seen = examples.take(_some(len(examples), score.most))
+        if not score.needs_source and seen.source is not None:
+            seen = replace(seen, source=None)  # large, and copied with each draw
         lacks = score.needs_source and examples.source is None
         value = Scored(None, no_source) if lacks else score.compute(seen)
         if len(seen) < len(examples):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from headstart.config.compose import checked_plain, compose
 from headstart.config.plain import to_plain
 from headstart.config.schema.data import DataConfig
-from headstart.errors import HeadstartError
+from headstart.errors import ConfigError, HeadstartError
 from headstart.rehearsal import Rehearsal, data_of
 from headstart.transferability.distance import distances
 from headstart.transferability.examine import Examined, Floats, features_of
@@ -28,8 +29,15 @@ def data_from_overrides(overrides: Sequence[str], config_dirs: tuple[str, ...]) 
 
 
 def data_from_record(plain: dict[str, Any], examined: Examined) -> DataConfig:
-    """The data of a run, from its record; raises ConfigError where that cannot be read."""
-    return checked_plain({**to_plain(examined.prepared.config), "data": plain}).data
+    """The data of a run, from its record; raises ConfigError where that cannot be read, or is not on this machine.
+
+    A record may be somebody else's: nothing is fetched for it.
+    """
+    data = checked_plain({**to_plain(examined.prepared.config), "data": plain}).data
+    path = getattr(data, "path", None)
+    if path is not None and not Path(path).expanduser().exists():
+        raise ConfigError(f"{path} is not on this machine; --source names images of the source")
+    return cast(DataConfig, replace(cast(Any, data), download=False)) if hasattr(data, "download") else data
 
 
 def distance_of(examined: Examined, rehearsal: Rehearsal, *, source: DataConfig | None) -> dict[str, Any]:
