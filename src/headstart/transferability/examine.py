@@ -34,6 +34,8 @@ Floats = npt.NDArray[np.floating[Any]]
 IMAGES = 32
 """Images of each forward pass that is timed, or as many as there is room for."""
 _PASSES = 3
+_FORMS = 4
+"""Data modules that are kept for candidates that see images in the same form."""
 _LONGEST = 2.0
 """Seconds of a pass above which one is timed and no more."""
 
@@ -86,6 +88,8 @@ def examine(config: Config, rehearsal: Rehearsal, *, with_source: bool) -> Exami
     began = time.monotonic()
     prepared = prepare(config, rehearsal=rehearsal)
     rehearsal.models.clear()  # they are large, and each is asked for once
+    while len(rehearsal.data) > _FORMS:
+        del rehearsal.data[next(iter(rehearsal.data))]
     ready = time.monotonic()
     bank = bank_of(prepared)
     features = features_of(bank, prepared.data, prepared.config)
