@@ -332,14 +332,16 @@ def test_the_saved_config_says_how_the_threshold_is_found(run_tiny: RunTiny) -> 
         RunRecord.from_dict({**record.to_dict(), "threshold": 1.5})
 
 
-@pytest.mark.parametrize("task", ["binary", "regression"])
+@pytest.mark.parametrize("task", ["binary", "multilabel", "regression"])
 def test_a_head_that_tells_no_classes_apart_is_no_source_of_them(
-    run_tiny: RunTiny, task: str, monkeypatch: pytest.MonkeyPatch
+    run_tiny: RunTiny, task: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    words = {"binary": BINARY, "multilabel": ("data=hf", f"data.path={tmp_path / 'set'}", "data.train_size=null")}
+    write_two_colours(tmp_path / "set")
     with monkeypatch.context() as patched:
         if task == "regression":
             give_numbers(patched)
-        source, _ = run_tiny(*(BINARY if task == "binary" else ()))
+        source, _ = run_tiny(*words.get(task, ()), "data.test_size=0.3")
     with pytest.raises(WeightsError, match=rf"the head of that run \({task}\) tells no classes apart"):
         run_tiny("weights=run", f"weights.path={source.absolute()}", "regularizer=co_tuning")
 

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from tests.conftest import RunTiny
+from tests.test_experiment import write_two_colours
 
 import headstart
 from headstart.cli import main
@@ -254,6 +255,17 @@ def test_continuous_targets(tmp_path: Path) -> None:
     assert set(found.candidates[0].scores) == {"logme", "linear_probe", "knn", "static"}
     with pytest.raises(ConfigError, match=r"hscore needs classes, and the targets are continuous"):
         rank("test_vit", on=on, scores=["hscore"])
+
+
+def test_several_labels_and_two_classes(tmp_path: Path) -> None:
+    write_two_colours(tmp_path / "set")
+    on = ("data=hf", f"data.path={tmp_path / 'set'}", "data.test_size=0.3", "data.image_size=32", "weights=scratch")
+    (one,) = rank("test_vit", on=on, scores=[]).candidates
+    assert set(one.scores) == {"logme", "linear_probe", "knn", "static"}
+    assert 0.5 < one.scores["linear_probe"] <= 1
+    ranking = rank("test_vit", on=(*ON, "data.classes=[3,8]", "data.positive=3"), scores=[])
+    assert (ranking.task, ranking.outputs) == ("binary", 2)
+    assert set(ranking.candidates[0].scores) == {*SCORES, "static"}
 
 
 def test_what_is_printed_and_written(capsys: pytest.CaptureFixture[str]) -> None:
