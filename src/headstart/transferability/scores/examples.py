@@ -51,9 +51,11 @@ class Scored:
     note: str = ""
     """What is to be said of the value: which guard was used, or that it says nothing."""
     per_example: Array | None = None
-    """(n,) where the value is its mean: a bootstrap then needs no refit."""
+    """(n,) where the value is its mean, or varies from sample to sample as its mean: a bootstrap needs no refit."""
     forced: bool = False
     """Whether the value follows from the shape of the features alone, whatever is in them."""
+    spread: bool = True
+    """Whether it can be known how the value varies from sample to sample; without that it has no interval."""
 
 
 @dataclass(frozen=True)
