@@ -103,7 +103,7 @@ def contributions(spectrum: Spectrum, targets: Array, alphas: Array, betas: Arra
     """(n, outputs) log evidence less that without the example, at the same alphas and betas; NaN where unknown.
 
     That is the log density of an example's target given all other examples, N(y - e / (1 - h), 1 / (beta (1 - h)))
-    with the residual e = y - Fm and the leverage h = beta f' (alpha I + beta F'F)^-1 f (Rasmussen and Williams 2006,
+    with the residual e = y - Fm and the leverage h = beta f' (alpha I + beta F'F)^-1 f (Rasmussen, Williams 2006,
     section 5.4.2). As pseudo-values of the jackknife they hold where the model interpolates: residuals are small
     there and leverages near 1, and both cancel. That alpha and beta would follow changes nothing to first order, as
     the evidence is at its highest in them.
