@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.transferability.scores.examples import CLASSES, Array, Examples, Scored, checked, indicators, present
-from headstart.transferability.scores.spectrum import EPS, Spectrum, spectrum_of
+from headstart.transferability.scores.spectrum import EPS, ROUNDED, Spectrum, spectrum_of
 
 ROUNDS = 11
 CLOSE = 0.01
 """Share by which alpha / beta may still change at the end."""
-ROUNDED = 1e-9
-"""1 - h below this, h a leverage, is mostly rounding error."""
 
 
 def logme(examples: Examples) -> Scored:

@@ -18,6 +18,9 @@ RANK = 1e-9
 """Singular values below this share of the largest are rounding errors: what a decomposition by F'F leaves in
 directions without spread is about EPS / sqrt(WEAK) = 2e-12 of the largest."""
 
+ROUNDED = 1e-9
+"""1 less a leverage: below this it is mostly rounding error."""
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -49,6 +52,15 @@ class Spectrum:
         for rows in blocks(len(found), width=len(self.mean)):
             found[rows] = (self.features[rows].astype(np.float64) - self.mean) @ turned
         return found
+
+    def under(self, lines: Array) -> Array:
+        """U' times lines (n, outputs): (k, outputs)."""
+        if self.left is not None:
+            return self.left.T @ lines
+        found = np.zeros((len(self.mean), lines.shape[1]))
+        for rows in blocks(len(lines), width=len(self.mean)):
+            found += (self.features[rows].astype(np.float64) - self.mean).T @ lines[rows]
+        return self.right.T @ found
 
     def leverages(self, weights: Array) -> Array:
         """U, each number squared, times weights (k, outputs): (n, outputs)."""
