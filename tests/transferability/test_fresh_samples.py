@@ -94,3 +94,34 @@ def test_the_ridge_without_an_example_is_that_of_the_others() -> None:
             level = np.square(rest - rest.mean(axis=0)).sum() / d
             plain = strength / (1 - strength) * level if strength < 1 else np.inf
             assert found[i] == pytest.approx(plain, rel=1e-6)
+
+
+TRANSRATE = [(400, 4, 3, 120), (60, 10, 3, 80), (100, 200, 3, 40), (600, 60, 30, 16)]
+
+
+@pytest.mark.parametrize(("n", "d", "classes", "fresh"), TRANSRATE)
+def test_transrate_spreads_as_it_says(n: int, d: int, classes: int, fresh: int) -> None:
+    """Draws with repeats say 1.4 to 28 times too much, the most where classes are smaller than features."""
+    assert 0.7 < too_wide("transrate", n, d, classes, fresh=fresh) < 2.0
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 6), (40, 20), (40, 60), (41, 4)])
+def test_what_transrate_says_without_an_example_is_what_it_says_without_it(n: int, d: int) -> None:
+    examples = drawn(6, n, d, 3)
+    if n == 41:  # a class of one example is gone without it
+        examples = Examples(examples.features, np.array([0] * 20 + [1] * 20 + [2]), "multiclass", 3)
+    score = SCORES["transrate"]
+    scored = score.compute(examples)
+    assert scored.per_example is not None
+    values = [score.compute(examples.take(np.delete(np.arange(n), i))).value for i in range(n)]
+    plain = -(n - 1) * np.array(values, dtype=float)
+    assert scored.per_example - scored.per_example.mean() == pytest.approx(
+        plain - plain.mean(), abs=0.1 * plain.std()
+    )
+
+
+def test_transrate_has_no_interval_with_as_many_images_as_features() -> None:
+    examples = drawn(0, 105, 100, 3)
+    scored = SCORES["transrate"].compute(examples)
+    assert "no interval: about as many images as features" in scored.note
+    assert np.isnan(bootstrap(SCORES["transrate"], examples, scored, Draws(105, 5, seed=0))).all()
