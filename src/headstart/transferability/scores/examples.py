@@ -32,14 +32,16 @@ class Examples:
     """Classes, labels or numbers to predict."""
     source: Array | None = None
     """(n, classes of the source) what the source's own classifier says, as probabilities; None without one."""
+    keys: NDArray[np.uint64] | None = None
+    """(n,) a digest of each image, which all candidates share; None where there is none."""
 
     def __len__(self) -> int:
         return len(self.features)
 
     def take(self, places: NDArray[Any]) -> Examples:
         """The examples at those places, with repeats where a place is repeated."""
-        source = None if self.source is None else self.source[places]
-        return replace(self, features=self.features[places], targets=self.targets[places], source=source)
+        source, keys = (None if one is None else one[places] for one in (self.source, self.keys))
+        return replace(self, features=self.features[places], targets=self.targets[places], source=source, keys=keys)
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def checked(examples: Examples) -> Examples:
         raise DataError(f"features of shape {features.shape}: a score needs (examples, width), and an example.")
     if len(targets) != len(features):
         raise DataError(f"{len(features)} rows of features, but {len(targets)} of targets.")
+    if examples.keys is not None and examples.keys.shape != (len(features),):
+        raise DataError(f"keys of shape {examples.keys.shape} for {len(features)} images: each needs one digest.")
     if not all(np.isfinite(features[rows]).all() for rows in blocks(len(features), width=features.shape[1])):
         raise DataError("features are not all finite numbers; there is nothing to score.")
     shape = (len(features),) if examples.task in CLASSES else (len(features), examples.outputs)
