@@ -233,6 +233,21 @@ def test_what_an_example_gives_the_evidence_is_what_is_lost_without_it(n: int, d
             assert before - after == pytest.approx(found[place], rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.filterwarnings("error")
+def test_scales_that_float64_holds_are_scored_and_others_get_a_line(name: str) -> None:
+    examples = replace(drawn(4, 30, 6, 3), keys=np.arange(30, dtype=np.uint64))
+    before = value(name, examples)
+    for power in (-99, 99):
+        scaled = replace(examples, features=examples.features * 10.0**power)
+        found = value(name, scaled)
+        if name in ("hscore", "hscore_shrunk", "leep", "nce", "knn", "centroids", "linear_probe"):
+            assert found == pytest.approx(before, abs=1e-7)
+    for power in (-120, 160):
+        with pytest.raises(DataError, match=r"features reach \S+: scores are for a scale of 1e-100 to 1e\+100"):
+            SCORES[name].compute(replace(examples, features=examples.features * 10.0**power))
+
+
 def test_names_are_checked() -> None:
     found = check_scores(["knn", "logme", "knn"], task="multiclass", outputs=3, classes_present=3)
     assert [score.name for score in found] == ["knn", "logme"]

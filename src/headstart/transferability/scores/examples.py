@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 CLASSES = frozenset({"multiclass", "binary"})
 """Tasks with one class per example."""
+LARGEST = 1e100
+"""Features beyond this, or all below its inverse, have squares that float64 does not hold."""
 TASKS = frozenset({*CLASSES, "multilabel", "regression"})
 
 
@@ -85,8 +87,10 @@ def checked(examples: Examples) -> Examples:
         raise DataError(f"{len(features)} rows of features, but {len(targets)} of targets.")
     if examples.keys is not None and examples.keys.shape != (len(features),):
         raise DataError(f"keys of shape {examples.keys.shape} for {len(features)} images: each needs one digest.")
-    if not all(np.isfinite(features[rows]).all() for rows in blocks(len(features), width=features.shape[1])):
+    if not np.isfinite(largest := scale(features)):
         raise DataError("features are not all finite numbers; there is nothing to score.")
+    if largest and not 1 / LARGEST <= largest <= LARGEST:
+        raise DataError(f"features reach {largest:.1e}: scores are for a scale of 1e-100 to 1e+100.")
     shape = (len(features),) if examples.task in CLASSES else (len(features), examples.outputs)
     if targets.shape != shape:
         raise DataError(f"targets of shape {targets.shape} for task {examples.task}: expected {shape}.")
@@ -101,6 +105,13 @@ def checked(examples: Examples) -> Examples:
     if low < 0 or high > most or (examples.task not in CLASSES and not np.isin(targets, (0, 1)).all()):
         raise DataError(f"targets run from {low} to {high}: they must lie from 0 to {most}.")
     return examples
+
+
+def scale(features: NDArray[Any]) -> float:
+    """The largest absolute value; not finite where one is not."""
+    parts = blocks(len(features), width=features.shape[1])
+    largest = [np.abs(features[rows]).max(initial=0.0) for rows in parts]
+    return float(np.max(np.asarray(largest, dtype=np.float64)))
 
 
 def present(targets: NDArray[Any]) -> tuple[int, Places]:

@@ -65,7 +65,7 @@ def precisions(spectrum: Spectrum, count: int) -> tuple[Array, Array, NDArray[np
         at = ratio[going]
         left = at / (squares + at)
         gamma = (squares / (squares + at)).sum(axis=0)
-        norm = (squares * shares[:, going] / np.square(squares + at)).sum(axis=0)
+        norm = (squares / (squares + at) * (shares[:, going] / (squares + at))).sum(axis=0)
         residual = (np.square(left) * shares[:, going]).sum(axis=0) + spectrum.across[going]
         rest = left.sum(axis=0) + (count - len(squares))
         beta, beta_held = _capped(rest, residual, highest[going])
@@ -86,7 +86,7 @@ def log_evidence(spectrum: Spectrum, count: float, alphas: Array, betas: Array) 
     """
     squares, shares, ratio = spectrum.squares[:, None], np.square(spectrum.along), alphas / betas
     residual = (np.square(ratio / (squares + ratio)) * shares).sum(axis=0) + spectrum.across
-    norm = (squares * shares / np.square(squares + ratio)).sum(axis=0)
+    norm = (squares / (squares + ratio) * (shares / (squares + ratio))).sum(axis=0)
     found: Array = (
         count / 2 * np.log(betas)
         - np.log1p(squares / ratio).sum(axis=0) / 2

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from headstart.transferability.scores.examples import Array, Examples, Scored, checked, indicators, present
+from headstart.transferability.scores.examples import (
+    Array,
+    Examples,
+    Scored,
+    checked,
+    indicators,
+    present,
+    scale,
+)
 from headstart.transferability.scores.spectrum import ROUNDED, Spectrum, spectrum_of
 
+EXTREME = 1e60
+"""Features beyond this, or all below its inverse, have fourth powers that float64 does not hold."""
 CROWDED = 0.5
 """Directions per example above which what one example gives says nothing of other samples."""
 
@@ -134,7 +144,14 @@ def _different(examples: Examples) -> int:
 
 
 def _centred(examples: Examples) -> tuple[Spectrum, Array]:
-    """The centred features with the classes along them, and how many examples each class has."""
+    """The centred features with the classes along them, and how many examples each class has.
+
+    Neither score depends on the scale of the features. It is taken from those whose fourth powers float64 does not
+    hold.
+    """
     count, places = present(examples.targets)
     targets = indicators(places, count)
-    return spectrum_of(examples.features, targets, centre=True), targets.sum(axis=0)
+    features, largest = examples.features, scale(examples.features)
+    if largest and not 1 / EXTREME <= largest <= EXTREME:
+        features = features / largest
+    return spectrum_of(features, targets, centre=True), targets.sum(axis=0)
