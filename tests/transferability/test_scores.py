@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -287,6 +288,26 @@ def test_float32_features_are_scored_in_float64() -> None:
     for name in ("logme", "hscore", "hscore_shrunk", "transrate", "knn", "centroids"):
         values = [SCORES[name].compute(one).value for one in (single, double)]
         assert values[0] == pytest.approx(values[1], abs=1e-12), name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("n", "rank", "d", "shift"), [(300, 20, 250, 0.0), (200, 20, 300, 3.0), (400, 60, 64, 3.0)]
+)
+def test_rounding_to_fewer_bits_makes_no_directions(
+    n: int, rank: int, d: int, shift: float, dtype: type[np.floating[Any]]
+) -> None:
+    """Features of low rank stay so when they come as a network gives them."""
+    draw = np.random.default_rng(0)
+    y = draw.integers(5, size=n)
+    features = draw.standard_normal((n, rank)) @ draw.standard_normal((rank, d)) + shift
+    rounded = features.astype(dtype)
+    assert len(spectrum_of(rounded, np.eye(5)[y], centre=True).squares) == rank
+    values = [SCORES["hscore"].compute(Examples(one, y, "multiclass", 5)).value for one in (features, rounded)]
+    assert values[1] == pytest.approx(values[0], abs=2e-4)
+    # and what is weak but there is kept
+    weak = draw.standard_normal((n, 8)) * np.logspace(0, -2, 8)
+    assert len(spectrum_of(weak.astype(dtype), np.eye(5)[y], centre=True).squares) == 8
 
 
 def test_weak_directions_are_not_lost_in_squares() -> None:

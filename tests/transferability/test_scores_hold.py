@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import ConfigError, DataError
 from headstart.transferability.scores import SCORES, Examples, check_scores, default_scores
-from headstart.transferability.scores.logme import influence, log_evidence
+from headstart.transferability.scores.logme import contributions, log_evidence
 from headstart.transferability.scores.spectrum import spectrum_of
 
 EVERY = list(SCORES)
@@ -218,19 +218,34 @@ def test_what_an_example_gives_is_the_slope_by_its_weight(name: str, n: int, d: 
 
 
 @pytest.mark.parametrize(("n", "d"), [(20, 6), (12, 25)])
-def test_the_slope_of_the_evidence_is_that_of_few_examples_as_well(n: int, d: int) -> None:
-    """A row times the root of a millionth is a millionth of an example; leverages count where examples are few."""
+def test_what_an_example_gives_the_evidence_is_what_is_lost_without_it(n: int, d: int) -> None:
+    """At the same alpha and beta; with more features than examples as well, where the model interpolates."""
     draw = np.random.default_rng(1)
     features, targets = draw.standard_normal((n, d)), draw.standard_normal((n, 2))
     spectrum = spectrum_of(features, targets, centre=False)
-    alphas, betas = np.array([2.0, 0.5]), np.array([3.0, 1.5])
-    slopes = influence(spectrum, targets, alphas, betas)
-    before = log_evidence(spectrum, n, alphas, betas)
-    share = 1e-6
-    for place in range(n):
-        more = [np.concatenate([of, of[[place]] * np.sqrt(share)]) for of in (features, targets)]
-        after = log_evidence(spectrum_of(*more, centre=False), n + share, alphas, betas)
-        assert (after - before) / share == pytest.approx(slopes[place], rel=1e-4, abs=1e-4)
+    for alphas, betas in (([2.0, 0.5], [3.0, 1.5]), ([1.0, 1.0], [1e7, 1e-3])):
+        model = np.array(alphas), np.array(betas)
+        found = contributions(spectrum, targets, *model)
+        before = log_evidence(spectrum, n, *model)
+        for place in range(n):
+            rest = [np.delete(of, place, axis=0) for of in (features, targets)]
+            after = log_evidence(spectrum_of(*rest, centre=False), n - 1, *model)
+            assert before - after == pytest.approx(found[place], rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.filterwarnings("error")
+def test_scales_that_float64_holds_are_scored_and_others_get_a_line(name: str) -> None:
+    examples = replace(drawn(4, 30, 6, 3), keys=np.arange(30, dtype=np.uint64))
+    before = value(name, examples)
+    for power in (-99, 99):
+        scaled = replace(examples, features=examples.features * 10.0**power)
+        found = value(name, scaled)
+        if name in ("hscore", "hscore_shrunk", "leep", "nce", "knn", "centroids", "linear_probe"):
+            assert found == pytest.approx(before, abs=1e-7)
+    for power in (-120, 160):
+        with pytest.raises(DataError, match=r"features reach \S+: scores are for a scale of 1e-100 to 1e\+100"):
+            SCORES[name].compute(replace(examples, features=examples.features * 10.0**power))
 
 
 def test_names_are_checked() -> None:

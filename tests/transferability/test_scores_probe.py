@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headstart.errors import DataError
 from headstart.transferability.scores import SCORES, Examples
 from headstart.transferability.scores.measures import credit, explained
 from headstart.transferability.scores.probe import PENALTIES, _folds, _labels, _logistic, _ridge, linear_probe
@@ -90,6 +91,41 @@ def test_folds_are_even_within_classes_and_copies_share_one() -> None:
     examples = Examples(np.tile(features, (2, 1)), np.tile(y, 2), "binary", 2)
     assert (linear_probe(examples).value or 0) < 0.75
     assert SCORES["knn"].compute(examples).value == 1.0
+
+
+def test_folds_follow_the_images_and_not_the_last_bit_of_the_features() -> None:
+    draw = np.random.default_rng(0)
+    y = draw.integers(3, size=90)
+    features = draw.standard_normal((90, 40)) + 0.25 * draw.standard_normal((3, 40))[y]
+    keys = draw.integers(1 << 63, size=90).astype(np.uint64)
+    found = np.array([linear_probe(Examples(features, y, "multiclass", 3, keys=keys)).value])
+    for seed in range(2):
+        noisy = features * (1 + 1e-6 * np.random.default_rng(seed).standard_normal((90, 40)))
+        found = np.append(found, linear_probe(Examples(noisy, y, "multiclass", 3, keys=keys)).value)
+    assert np.ptp(found) < 0.005
+    shuffled = Examples(features, y, "multiclass", 3, keys=keys).take(draw.permutation(90))
+    assert linear_probe(shuffled).value == pytest.approx(found[0])
+    # other keys are other folds
+    others = [linear_probe(Examples(features, y, "multiclass", 3, keys=keys * np.uint64(k))).value for k in (3, 5)]
+    assert np.ptp([found[0], *others]) > 0.005
+
+
+def test_copies_by_key_share_a_fold_though_their_features_differ() -> None:
+    """As where an image was seen twice; with its copy in training the probe would have it all."""
+    draw = np.random.default_rng(3)
+    features, y = draw.standard_normal((60, 200)), draw.integers(2, size=60)
+    twice = np.tile(features, (2, 1)) + 1e-3 * draw.standard_normal((120, 200))
+    keys = np.arange(60, dtype=np.uint64) * np.uint64(1 << 40)
+    values = [
+        linear_probe(Examples(twice, np.tile(y, 2), "binary", 2, keys=one)).value
+        for one in (None, np.tile(keys, 2))
+    ]
+    assert values[0] is not None
+    assert values[1] is not None
+    assert values[0] > 0.85
+    assert values[1] < 0.75
+    with pytest.raises(DataError, match="each needs one digest"):
+        linear_probe(Examples(twice, np.tile(y, 2), "binary", 2, keys=keys))
 
 
 def test_ties_are_shared_and_r2_is_scikit_learns() -> None:

@@ -53,13 +53,13 @@ def bootstrap(score: Score, examples: Examples, scored: Scored, draws: Draws) ->
     alone, in the draws or before.
     """
     unknown = np.full(draws.count, np.nan)
-    if scored.value is None or scored.forced:
+    if scored.value is None or scored.forced or not scored.spread:
         return unknown
     if scored.per_example is not None:
         found = scored.per_example[draws.places].mean(axis=1)
     else:
         every = [score.compute(examples.take(places)) for places in draws.places]
-        if any(one.value is None or one.forced for one in every):
+        if any(one.value is None or one.forced or not one.spread for one in every):
             return unknown
         found = np.array([one.value for one in every], dtype=np.float64)
     around: Array = scored.value + np.sqrt(draws.m / draws.n) * (found - found.mean())
@@ -83,8 +83,8 @@ def intervals(values: Mapping[str, Array], *, level: float = LEVEL) -> dict[str,
 def rank_intervals(values: Mapping[str, Array], *, level: float = LEVEL) -> dict[str, Interval]:
     """Percentile intervals of each candidate's place, 1 is best, over draws that all candidates share.
 
-    Candidates with the same value in a draw share the mean of their places. Candidates whose values are not known
-    are left out, and take no place.
+    Candidates with the same value in a draw share the mean of their places. Candidates whose draws are not known
+    have none, and as they could take any place, the others' intervals reach as many places further down.
     """
     known = {name: drawn for name, drawn in values.items() if len(drawn) and np.isfinite(drawn).all()}
     if not known:
@@ -95,4 +95,5 @@ def rank_intervals(values: Mapping[str, Array], *, level: float = LEVEL) -> dict
     for name, own in known.items():
         tied = (np.abs(table - own) <= near).sum(axis=0)
         places[name] = (table > own + near).sum(axis=0) + (tied + 1) / 2
-    return intervals(places, level=level)
+    unknown = len(values) - len(known)
+    return {name: (low, high + unknown) for name, (low, high) in intervals(places, level=level).items()}

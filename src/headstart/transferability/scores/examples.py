@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 CLASSES = frozenset({"multiclass", "binary"})
 """Tasks with one class per example."""
+LARGEST = 1e100
+"""Features beyond this, or all below its inverse, have squares that float64 does not hold."""
 TASKS = frozenset({*CLASSES, "multilabel", "regression"})
 
 
@@ -32,14 +34,16 @@ class Examples:
     """Classes, labels or numbers to predict."""
     source: Array | None = None
     """(n, classes of the source) what the source's own classifier says, as probabilities; None without one."""
+    keys: NDArray[np.uint64] | None = None
+    """(n,) a digest of each image, which all candidates share; None where there is none."""
 
     def __len__(self) -> int:
         return len(self.features)
 
     def take(self, places: NDArray[Any]) -> Examples:
         """The examples at those places, with repeats where a place is repeated."""
-        source = None if self.source is None else self.source[places]
-        return replace(self, features=self.features[places], targets=self.targets[places], source=source)
+        source, keys = (None if one is None else one[places] for one in (self.source, self.keys))
+        return replace(self, features=self.features[places], targets=self.targets[places], source=source, keys=keys)
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,11 @@ class Scored:
     note: str = ""
     """What is to be said of the value: which guard was used, or that it says nothing."""
     per_example: Array | None = None
-    """(n,) where the value is its mean: a bootstrap then needs no refit."""
+    """(n,) where the value is its mean, or varies from sample to sample as its mean: a bootstrap needs no refit."""
     forced: bool = False
     """Whether the value follows from the shape of the features alone, whatever is in them."""
+    spread: bool = True
+    """Whether it can be known how the value varies from sample to sample; without that it has no interval."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,12 @@ def checked(examples: Examples) -> Examples:
         raise DataError(f"features of shape {features.shape}: a score needs (examples, width), and an example.")
     if len(targets) != len(features):
         raise DataError(f"{len(features)} rows of features, but {len(targets)} of targets.")
-    if not all(np.isfinite(features[rows]).all() for rows in blocks(len(features), width=features.shape[1])):
+    if examples.keys is not None and examples.keys.shape != (len(features),):
+        raise DataError(f"keys of shape {examples.keys.shape} for {len(features)} images: each needs one digest.")
+    if not np.isfinite(largest := scale(features)):
         raise DataError("features are not all finite numbers; there is nothing to score.")
+    if largest and not 1 / LARGEST <= largest <= LARGEST:
+        raise DataError(f"features reach {largest:.1e}: scores are for a scale of 1e-100 to 1e+100.")
     shape = (len(features),) if examples.task in CLASSES else (len(features), examples.outputs)
     if targets.shape != shape:
         raise DataError(f"targets of shape {targets.shape} for task {examples.task}: expected {shape}.")
@@ -95,6 +105,13 @@ def checked(examples: Examples) -> Examples:
     if low < 0 or high > most or (examples.task not in CLASSES and not np.isin(targets, (0, 1)).all()):
         raise DataError(f"targets run from {low} to {high}: they must lie from 0 to {most}.")
     return examples
+
+
+def scale(features: NDArray[Any]) -> float:
+    """The largest absolute value; not finite where one is not."""
+    parts = blocks(len(features), width=features.shape[1])
+    largest = [np.abs(features[rows]).max(initial=0.0) for rows in parts]
+    return float(np.max(np.asarray(largest, dtype=np.float64)))
 
 
 def present(targets: NDArray[Any]) -> tuple[int, Places]:

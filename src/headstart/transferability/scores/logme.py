@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.transferability.scores.examples import CLASSES, Array, Examples, Scored, checked, indicators, present
-from headstart.transferability.scores.spectrum import EPS, Spectrum, spectrum_of
+from headstart.transferability.scores.spectrum import EPS, ROUNDED, Spectrum, spectrum_of
 
 ROUNDS = 11
 CLOSE = 0.01
@@ -38,8 +38,10 @@ def logme(examples: Examples) -> Scored:
         notes.append(f"without {int((~some).sum())} outputs that are all 0")
     if capped.any():
         notes.append(f"precision of {int(capped.sum())} of {len(capped)} outputs held at what float64 resolves")
-    each = influence(spectrum, targets[:, some], alphas, betas).mean(axis=1)
     value = float(values.mean())
+    each = contributions(spectrum, targets[:, some], alphas, betas).mean(axis=1)
+    if capped.any() or not np.isfinite(each).all():
+        return Scored(value, "; ".join([*notes, "no interval: the noise cannot be known"]), spread=False)
     return Scored(value, "; ".join(notes), value + each - each.mean())
 
 
@@ -63,7 +65,7 @@ def precisions(spectrum: Spectrum, count: int) -> tuple[Array, Array, NDArray[np
         at = ratio[going]
         left = at / (squares + at)
         gamma = (squares / (squares + at)).sum(axis=0)
-        norm = (squares * shares[:, going] / np.square(squares + at)).sum(axis=0)
+        norm = (squares / (squares + at) * (shares[:, going] / (squares + at))).sum(axis=0)
         residual = (np.square(left) * shares[:, going]).sum(axis=0) + spectrum.across[going]
         rest = left.sum(axis=0) + (count - len(squares))
         beta, beta_held = _capped(rest, residual, highest[going])
@@ -84,7 +86,7 @@ def log_evidence(spectrum: Spectrum, count: float, alphas: Array, betas: Array) 
     """
     squares, shares, ratio = spectrum.squares[:, None], np.square(spectrum.along), alphas / betas
     residual = (np.square(ratio / (squares + ratio)) * shares).sum(axis=0) + spectrum.across
-    norm = (squares * shares / np.square(squares + ratio)).sum(axis=0)
+    norm = (squares / (squares + ratio) * (shares / (squares + ratio))).sum(axis=0)
     found: Array = (
         count / 2 * np.log(betas)
         - np.log1p(squares / ratio).sum(axis=0) / 2
@@ -95,19 +97,24 @@ def log_evidence(spectrum: Spectrum, count: float, alphas: Array, betas: Array) 
     return found
 
 
-def influence(spectrum: Spectrum, targets: Array, alphas: Array, betas: Array) -> Array:
-    """(n, outputs) what the log evidence gains per example of more weight, to first order.
+def contributions(spectrum: Spectrum, targets: Array, alphas: Array, betas: Array) -> Array:
+    """(n, outputs) log evidence less that without the example, at the same alphas and betas; NaN where unknown.
 
-    The infinitesimal jackknife: the derivative with respect to an example's weight is 1/2 ln(beta / 2 pi) -
-    beta / 2 (y - Fm)^2 - beta / 2 f' (alpha I + beta F'F)^-1 f. That alpha, beta and m follow changes nothing to
-    first order, as the evidence is at its highest in them.
+    That is the log density of an example's target given all other examples, N(y - e / (1 - h), 1 / (beta (1 - h)))
+    with the residual e = y - Fm and the leverage h = beta f' (alpha I + beta F'F)^-1 f (Rasmussen, Williams 2006,
+    section 5.4.2). As pseudo-values of the jackknife they hold where the model interpolates: residuals are small
+    there and leverages near 1, and both cancel. That alpha and beta would follow changes nothing to first order, as
+    the evidence is at its highest in them.
     """
     squares = spectrum.squares[:, None]
-    shrink = squares / (squares + alphas / betas)
-    residual = targets - spectrum.onto(shrink * spectrum.along)
-    # beta f' (alpha I + beta F'F)^-1 f = sum of U^2 sigma^2 / (sigma^2 + alpha / beta)
-    leverages = spectrum.leverages(shrink)
-    found: Array = (np.log(betas / (2 * math.pi)) - betas * np.square(residual) - leverages) / 2
+    left = alphas / betas / (squares + alphas / betas)
+    if len(squares) == len(targets):  # all of each target lies along: by what is left, which does not cancel
+        residual, free = spectrum.onto(left * spectrum.along), spectrum.leverages(left)
+    else:
+        residual = targets - spectrum.onto((1 - left) * spectrum.along)
+        free = 1 - spectrum.leverages(1 - left)
+        free[free < ROUNDED] = np.nan
+    found: Array = (np.log(betas * free / (2 * math.pi)) - betas * np.square(residual) / free) / 2
     return found
 
 

@@ -35,8 +35,9 @@ def linear_probe(examples: Examples) -> Scored:
     """Accuracy on held-out fifths of an l2-regularised logistic regression (as Kornblith et al. 2019).
 
     Each fifth is predicted by a fit to the other four, with the penalty, of six from 0.1 to 1e-6 per example,
-    that had the lowest log loss on one of these four after a fit to the other three. Folds are dealt by a digest of
-    the features, class by class, so the order of the examples does not matter and copies of an image share a fold.
+    that had the lowest log loss on one of these four after a fit to the other three. Folds are dealt by the
+    images' keys, class by class, so the order of the examples does not matter, copies of an image share a fold and
+    all candidates have the same folds; without keys by a digest of the features.
     Labels have a regression each, and it is the mean of their accuracies; for numbers it is R^2 of
     ridge regression. Products of the logistic fits are in float32, and where they end is checked in float64.
     """
@@ -45,15 +46,20 @@ def linear_probe(examples: Examples) -> Scored:
         return Scored(None, "there is one example: nothing can be held out")
     # 0.0 and -0.0 are the same
     rows = (row.astype(np.float64) + 0.0 for row in examples.features)
-    digests = [blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
-    order = np.array(sorted(range(len(digests)), key=lambda i: (digests[i], *np.atleast_1d(examples.targets[i]))))
+    digests = [int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "big") for row in rows]
+    numbers = digests if examples.keys is None else [int(key) for key in examples.keys]
+    targets = examples.targets
+    order = np.array(
+        sorted(range(len(numbers)), key=lambda i: (numbers[i], *np.atleast_1d(targets[i]), digests[i]))
+    )
     ordered = examples.take(order)
     classes, places = present(ordered.targets) if examples.task in CLASSES else (1, np.zeros(len(order), np.int64))
     sizes = np.bincount(places, minlength=classes)
     if sizes.max() < 2:
         return Scored(None, "each class has one example: nothing can be held out")
-    keys = np.unique([digests[i] for i in order], return_inverse=True)[1].reshape(-1)
-    folds = _folds(places, [int.from_bytes(digests[i], "big") for i in order], keys)
+    dealt = [numbers[i] for i in order]
+    copies = np.unique(np.array(dealt, dtype=np.uint64), return_inverse=True)[1].reshape(-1)
+    folds = _folds(places, dealt, copies)
     targets = indicators(places, classes) if examples.task in CLASSES else ordered.targets.astype(np.float64)
     fits, loss = {
         "multilabel": (_labels, _log_loss_labels),
@@ -62,7 +68,7 @@ def linear_probe(examples: Examples) -> Scored:
     said = np.zeros(targets.shape)
     number = int(folds.max()) + 1
     if number < 2:
-        return Scored(None, "all examples have the same features: nothing can be held out")
+        return Scored(None, "all examples are copies of one: nothing can be held out")
     for fold in range(number):
         test, inner = folds == fold, folds == (fold + 1) % number
         rest = ~test & ~inner

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from headstart.transferability.scores.examples import Array, Examples, Scored, checked, indicators, present
-from headstart.transferability.scores.spectrum import Spectrum, spectrum_of
+from headstart.transferability.scores.examples import (
+    Array,
+    Examples,
+    Scored,
+    checked,
+    indicators,
+    present,
+    scale,
+)
+from headstart.transferability.scores.spectrum import ROUNDED, Spectrum, spectrum_of
+
+EXTREME = 1e60
+"""Features beyond this, or all below its inverse, have fourth powers that float64 does not hold."""
+CROWDED = 0.5
+"""Directions per example above which what one example gives says nothing of other samples."""
 
 
 def hscore(examples: Examples) -> Scored:
@@ -18,12 +31,14 @@ def hscore(examples: Examples) -> Scored:
     checked(examples)
     spectrum, sizes = _centred(examples)
     value = float((np.square(spectrum.along) / sizes).sum())
-    each = value + len(examples) * influence(spectrum, examples, sizes, ridge=0.0)
     if not len(spectrum.squares):
         return Scored(0.0, "the features do not differ from image to image")
     if value > len(sizes) - 1 - 1e-6 and len(spectrum.squares) >= _different(examples) - 1:
         return Scored(value, "classes - 1 whatever the features are: fewer examples than features", forced=True)
-    return Scored(value, per_example=each)
+    if len(spectrum.squares) > CROWDED * len(examples):
+        note = f"no interval: {len(spectrum.squares)} directions of features, and {len(examples)} images"
+        return Scored(value, note, spread=False)
+    return _with_spread(value, without_each(spectrum, examples, sizes, ridge=0.0))
 
 
 def hscore_shrunk(examples: Examples) -> Scored:
@@ -39,29 +54,73 @@ def hscore_shrunk(examples: Examples) -> Scored:
     count, width = examples.features.shape
     shrinkage = ledoit_wolf(spectrum, count, width)
     level = spectrum.squares.sum() / count / width
-    between = spectrum.squares * (np.square(spectrum.along) / sizes).sum(axis=1) / (count - 1)
+    shares = (np.square(spectrum.along) / sizes).sum(axis=1)
+    between = spectrum.squares * shares / (count - 1)
     within = (1 - shrinkage) * spectrum.squares / count + shrinkage * level
     value = float(((1 - shrinkage) * between / within).sum())
     if shrinkage == 1.0:
-        return Scored(value, "the covariance is shrunk to the identity: nothing is left of it")
+        note = "the covariance is shrunk to the identity: nothing is left of it, and there is no interval"
+        return Scored(value, note, spread=False)
+    if count < 3:
+        return Scored(value, "no interval: two images", spread=False)
     ridge = shrinkage * level * count / (1 - shrinkage)
-    each = count * count / (count - 1) * influence(spectrum, examples, sizes, ridge=ridge)
+    others = ridges_without_each(spectrum, width)
+    # what another ridge changes, at all examples
+    moved = np.array([(spectrum.squares / (spectrum.squares + one) * shares).sum() for one in (ridge, *others)])
+    rest = without_each(spectrum, examples, sizes, ridge=ridge) + moved[1:] - moved[0]
+    return _with_spread(value, rest * (count - 1) / (count - 2))
+
+
+def _with_spread(value: float, without: Array) -> Scored:
+    """A value with the jackknife's pseudo-values, from the values without each example."""
+    each = -(len(without) - 1) * without
+    if not np.isfinite(each).all():
+        return Scored(value, "no interval: the features of an image are those of no other", spread=False)
     return Scored(value, per_example=value + each - each.mean())
 
 
-def influence(spectrum: Spectrum, examples: Examples, sizes: Array, *, ridge: float) -> Array:
-    """(n,) what sum_c a_c' (F'F + ridge I)^-1 a_c / n_c gains per example of more weight, to first order.
+def without_each(spectrum: Spectrum, examples: Examples, sizes: Array, *, ridge: float) -> Array:
+    """(n,) sum_c a_c' (F'F + ridge I)^-1 a_c / n_c without each example in turn, F centred anew; NaN where unknown.
 
-    a_c is the sum of the centred features of a class. With z_ic = f_i' (F'F + ridge I)^-1 a_c, for an example of
-    class c it is 2 z_ic / n_c - a_c' (F'F + ridge I)^-1 a_c / n_c^2 - sum_k z_ik^2 / n_k; that the mean moves
-    changes nothing, as sum_c a_c = 0. The strength of the shrinkage is taken as known.
+    a_c is the sum of the centred features of a class. The sum is that over classes of n_c - RSS_c over n_c, less 1,
+    with RSS_c the penalised residual of a class's 0 and 1, regressed on features and a free constant; without an
+    example, of residual e and leverage h, RSS_c is less by e^2 / (1 - h), which is exact. A class of one example is
+    gone without it.
     """
-    _, places = present(examples.targets)
+    count, places = present(examples.targets)
+    own = indicators(places, count)
     shrink = (spectrum.squares / (spectrum.squares + ridge))[:, None]
-    said = spectrum.onto(shrink * spectrum.along)
-    whole = (shrink * np.square(spectrum.along)).sum(axis=0)
-    own = said[np.arange(len(places)), places]
-    found: Array = 2 * own / sizes[places] - (whole / sizes**2)[places] - (np.square(said) / sizes).sum(axis=1)
+    residuals = own - sizes / len(places) - spectrum.onto(shrink * spectrum.along)
+    free = 1 - 1 / len(places) - spectrum.leverages(shrink)
+    free[free < ROUNDED] = np.nan
+    said = (shrink * np.square(spectrum.along)).sum(axis=0) + np.square(sizes) / len(places)
+    left = sizes - own
+    found: Array = np.where(left > 0, (said - own + np.square(residuals) / free) / np.maximum(left, 1.0), 0.0)
+    return found.sum(axis=1) - 1
+
+
+def ridges_without_each(spectrum: Spectrum, width: int) -> Array:
+    """(n,) a tr(S) / (1 - a) / D of Ledoit and Wolf's a, as a sum over examples, without each in turn; may be inf.
+
+    Centred anew: without x the mean moves by -x / (n - 1), and F'F is less by n / (n - 1) xx'.
+    """
+    count, rest = len(spectrum.norms), len(spectrum.norms) - 1
+    own, fourth = spectrum.norms, np.square(spectrum.norms)
+    total, more = spectrum.squares.sum(), count / rest
+    along = spectrum.leverages(np.square(spectrum.squares)[:, None])[:, 0]  # x' F'F x
+    cubes = spectrum.onto(spectrum.squares[:, None] * spectrum.under(own[:, None]))[:, 0]  # sum |z|^2 z'x
+    trace = total - more * own
+    apart = (np.square(spectrum.squares).sum() - 2 * more * along + more**2 * fourth) / rest**2
+    # sum over z other than x of |z + x / (n - 1)|^4
+    norms = fourth.sum() - fourth + 4 / rest * (cubes - fourth) + 4 / rest**2 * (along - fourth)
+    norms += 2 / rest**2 * own * (total - own) - 3 / rest**3 * fourth
+    level = trace / rest / width
+    delta = (apart - width * level**2) / width
+    noise = ((norms / rest - apart) / (width * rest)).clip(min=0.0)
+    if width == 1:
+        return np.zeros(count)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.where(noise < delta, noise / (delta - noise) * level * rest, np.inf)
     return found
 
 
@@ -85,7 +144,14 @@ def _different(examples: Examples) -> int:
 
 
 def _centred(examples: Examples) -> tuple[Spectrum, Array]:
-    """The centred features with the classes along them, and how many examples each class has."""
+    """The centred features with the classes along them, and how many examples each class has.
+
+    Neither score depends on the scale of the features. It is taken from those whose fourth powers float64 does not
+    hold.
+    """
     count, places = present(examples.targets)
     targets = indicators(places, count)
-    return spectrum_of(examples.features, targets, centre=True), targets.sum(axis=0)
+    features, largest = examples.features, scale(examples.features)
+    if largest and not 1 / EXTREME <= largest <= EXTREME:
+        features = features / largest
+    return spectrum_of(features, targets, centre=True), targets.sum(axis=0)

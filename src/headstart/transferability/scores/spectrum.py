@@ -16,7 +16,14 @@ WEAK = 1e-8
 are a share `EPS` of the largest."""
 RANK = 1e-9
 """Singular values below this share of the largest are rounding errors: what a decomposition by F'F leaves in
-directions without spread is about EPS / sqrt(WEAK) = 2e-12 of the largest."""
+directions without spread is about EPS / sqrt(WEAK) = 2e-12 of the largest. See `_floor` for features that
+come rounded."""
+
+ROUNDING = 1.0
+"""Root of the mean square of a rounding error, as a share of the precision times the number; above 1 / sqrt(12), as
+what a network computes in a precision is off by more than its last rounding."""
+ROUNDED = 1e-9
+"""1 less a leverage: below this it is mostly rounding error."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,15 @@ class Spectrum:
             found[rows] = (self.features[rows].astype(np.float64) - self.mean) @ turned
         return found
 
+    def under(self, lines: Array) -> Array:
+        """U' times lines (n, outputs): (k, outputs)."""
+        if self.left is not None:
+            return self.left.T @ lines
+        found = np.zeros((len(self.mean), lines.shape[1]))
+        for rows in blocks(len(lines), width=len(self.mean)):
+            found += (self.features[rows].astype(np.float64) - self.mean).T @ lines[rows]
+        return self.right.T @ found
+
     def leverages(self, weights: Array) -> Array:
         """U, each number squared, times weights (k, outputs): (n, outputs)."""
         if self.left is not None:
@@ -64,7 +80,8 @@ def spectrum_of(features: NDArray[Any], targets: Array, *, centre: bool) -> Spec
     """Decompose features (n, d), less their mean where they are to be centred, in float64.
 
     By the smaller of F'F and FF', added up over blocks of rows; directions too weak for that are taken once more
-    from F itself along them. The rank counts sigma > 1e-9 x the largest.
+    from F itself along them. The rank counts sigma > 1e-9 x the largest, and what is more than the rounding of
+    features that are float32 or float16.
     """
     count, width = features.shape
     parts = blocks(count, width=width)
@@ -80,12 +97,28 @@ def spectrum_of(features: NDArray[Any], targets: Array, *, centre: bool) -> Spec
     if weak.any():
         turn, sigma, _ = np.linalg.svd(left[:, weak].T @ whole, full_matrices=False)
         squares[weak], left[:, weak] = sigma**2, left[:, weak] @ turn
-    kept = squares > squares.max(initial=0.0) * RANK**2
+    kept = squares > _floor(squares, features, mean)
     left = left[:, kept]
     along = left.T @ targets
     across = np.square(targets - left @ along).sum(axis=0)
     norms = np.square(whole).sum(axis=1)
     return Spectrum(squares[kept], along, across, norms, features, mean, left, np.empty((width, 0)))
+
+
+def _floor(squares: Array, features: NDArray[Any], mean: Array) -> float:
+    """Squared singular values up to this are rounding errors.
+
+    Rounding to a precision `eps` errs by eps / sqrt(12) of a number or less, at the root of the mean square. A
+    matrix of such errors has singular values up to that share of rms(F) (sqrt(n) + sqrt(d)) (Rudelson and Vershynin
+    2010), with F as it was before its mean was taken off.
+    """
+    lowest = float(squares.max(initial=0.0)) * RANK**2
+    eps = float(np.finfo(features.dtype).eps) if np.issubdtype(features.dtype, np.floating) else 0.0
+    if eps <= EPS:
+        return lowest
+    count, width = features.shape
+    mean_square = float(squares.sum()) / count / width + float(np.square(mean).mean())
+    return max(lowest, (ROUNDING * eps * (count**0.5 + width**0.5)) ** 2 * mean_square)
 
 
 def _tall(features: NDArray[Any], targets: Array, mean: Array, parts: list[slice]) -> Spectrum:
@@ -104,7 +137,7 @@ def _tall(features: NDArray[Any], targets: Array, mean: Array, parts: list[slice
         lines = np.concatenate([(features[rows].astype(np.float64) - mean) @ right[:, weak] for rows in parts])
         _, sigma, turn = np.linalg.svd(np.linalg.qr(lines, mode="r"), full_matrices=False)
         squares[weak], right[:, weak] = sigma**2, right[:, weak] @ turn.T
-    kept = squares > squares.max(initial=0.0) * RANK**2
+    kept = squares > _floor(squares, features, mean)
     squares, right = squares[kept], right[:, kept]
     right /= np.sqrt(squares)
     along = right.T @ product
