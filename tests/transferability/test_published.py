@@ -129,12 +129,39 @@ def test_a_set_without_any_baseline_says_so(tmp_path: Path, capsys: pytest.Captu
     assert "Highest tau: logme; the static baseline to hold it against is not there." in text
 
 
-@pytest.mark.parametrize("metric", ["log_loss", "test/rmse", "finetuned_mae", "top1_error"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "log_loss",
+        "test/rmse",
+        "finetuned_mae",
+        "test/nll",
+        "test/error_rate",
+        "test/top5_err",
+        "test/Brier",
+        "top1_error",
+    ],
+)
 def test_less_may_be_better(tmp_path: Path, metric: str) -> None:
     path = write(tmp_path / "a.csv", ONE.format(metric=metric))
     found = against_tables([path], metric="top1_error" if metric == "top1_error" else None)
     assert found.lower_is_better
     assert found.datasets[0].agreements[1].tau.value == pytest.approx(-1)
+    assert found.notes == ()
+
+
+def test_a_name_that_does_not_tell_the_direction_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "a.csv", ONE.format(metric="test/goodness"))
+    with pytest.raises(RecordError, match=r"test/goodness is no metric that is known here; name what .* --metric"):
+        against_tables([path], metric=None)
+    for how in ("table", "json", "csv"):
+        show(None, [path], metric="test/goodness", how=how, plot=None)
+        printed = capsys.readouterr()
+        said = printed.err if how == "csv" else printed.out
+        assert "test/goodness is no metric that is known here: higher is taken as better." in said
+    assert against_tables([path], metric="test/goodness").datasets[0].agreements[1].tau.value == pytest.approx(1)
 
 
 def test_repeats_are_averaged_and_counted(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def _print(found: Against, how: str) -> None:
         writer.writeheader()
         writer.writerows(rows)
         print(text.getvalue(), end="")
+        for note in found.notes:
+            print(note, file=sys.stderr)  # the rows have no place for it
         return
     from rich.console import Console
 

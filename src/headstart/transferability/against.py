@@ -11,6 +11,7 @@ from typing import Any
 from headstart.compare.statistics.across import aggregate_mean
 from headstart.errors import RecordError
 from headstart.transferability.agreement import Agreement, Figure, Measured, agreements
+from headstart.transferability.columns import direction_note
 from headstart.transferability.measured import measured_of
 from headstart.transferability.published import Tables, read_tables
 from headstart.transferability.ranking import STATIC, Ranking
@@ -104,7 +105,10 @@ def against_tables(paths: Sequence[Path], *, metric: str | None) -> Against:
         raise RecordError(f"{', '.join(map(str, paths))}: data set {twice} is in several files.")
     tables = Tables(paths[0], read[0].metric, tuple(table for one in read for table in one.tables))
     lower = tables.lower_is_better
-    words, notes = "mean over the other data sets of the table (leave one out, z-scored)", []
+    words, notes = (
+        "mean over the other data sets of the table (leave one out, z-scored)",
+        direction_note(tables.metric),
+    )
     if len(tables.tables) > 1:
         static = leave_one_out(tables.tables, lower=lower)
     else:
@@ -154,6 +158,7 @@ def against_ranking(
         arms={name: arm.label for name, arm in found.arms.items()},
         notes=found.notes,
     )
+    notes = [*direction_note(found.metric), *notes]
     return Against(found.metric, found.lower_is_better, words, (of,), verdicts=tuple(verdicts), notes=tuple(notes))
 
 

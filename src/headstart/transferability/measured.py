@@ -11,8 +11,9 @@ from headstart.compare.sources import find_results
 from headstart.config.checks import METRICS
 from headstart.errors import RecordError, did_you_mean
 from headstart.transferability.agreement import Measured
+from headstart.transferability.columns import is_lower_better
 from headstart.transferability.matching import BestArm, Setting, best_arm, models_of, settings
-from headstart.transferability.published import NAMELESS, is_lower_better, read_tables
+from headstart.transferability.published import NAMELESS, read_tables
 from headstart.transferability.ranking import Ranking
 
 MOST_NAMED = 6

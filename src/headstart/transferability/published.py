@@ -8,9 +8,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.config.checks import LOWER_IS_BETTER, METRICS, lower_is_better
 from headstart.errors import RecordError, did_you_mean
 from headstart.transferability.agreement import Measured
+from headstart.transferability.columns import is_lower_better, is_measured, of_tests
 
 MODEL = ("model", "backbone", "backbone.name", "arm")
 """Columns that may name the model: the first that there is."""
@@ -23,7 +23,6 @@ _NO_SCORES = {*MODEL, DATASET, *REPEATS, "steps", "epochs", "train_examples", "s
 MISSING = ("", "-", "na", "n/a", "nan", "none")
 NEVER_POSITIVE = ("leep", "nce")
 """Scores that are means of logarithms of probabilities (Nguyen et al. 2020; Tran et al. 2019): never above zero."""
-_MEASURED = {"accuracy", *(name for names in METRICS.values() for name in names)}
 
 
 @dataclass(frozen=True)
@@ -54,20 +53,14 @@ class Tables:
         return is_lower_better(self.metric)
 
 
-def is_lower_better(metric: str) -> bool:
-    """Whether less of a measured column is better, by its name: `test/log_loss`, `finetuned_rmse`, `error`."""
-    last = metric.lower().rpartition("/")[2]
-    ends = (*LOWER_IS_BETTER, "error", "loss")
-    return lower_is_better(metric) or any(last == end or last.endswith(f"_{end}") for end in ends)
-
-
 def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = True) -> Tables:
     """Read a long table: columns `dataset`, `model`, the measured one, and a column of numbers per score.
 
-    `metric` names the measured column; without it that is the first of numbers that starts with `test/`, or is or
-    ends with the name of a metric (`finetuned_accuracy`). Columns `seed`, `split_seed` and `fold` tell repeats
-    apart; columns of words, other metrics and budgets are no scores. `parameters` is the static baseline of a
-    single set. Raises RecordError in one line for what cannot be read; with `with_scores`, for a file without them.
+    `metric` names the measured column; without it that is the first of numbers that is or ends with the name of a
+    metric (`test/log_loss`, `finetuned_accuracy`): of another name nobody knows which way is better. Columns `seed`,
+    `split_seed` and `fold` tell repeats apart; columns of words, other metrics and budgets are no scores.
+    `parameters` is the static baseline of a single set. Raises RecordError in one line for what cannot be read;
+    with `with_scores`, for a file without them.
     """
     rows = _rows(path)
     columns = list(rows[0])
@@ -137,21 +130,18 @@ def _measured_column(path: Path, columns: Sequence[str], numeric: Sequence[str],
         if metric not in numeric:
             raise RecordError(f"{path}: --metric {metric}: that column holds no numbers.")
         return metric
-    found = next((name for name in numeric if _is_measured(name)), None)
+    found = next((name for name in numeric if is_measured(name)), None)
+    if found is None and (unknown := of_tests(numeric)):
+        raise RecordError(
+            f"{path}: {unknown[0]} is no metric that is known here; name what training measured by --metric "
+            "(higher is taken as better where the name is not known)."
+        )
     if found is None:
         raise RecordError(
             f"{path}: no column is what training measured, such as test/accuracy_micro or finetuned_accuracy; "
             f"name it by --metric. There are {', '.join(columns)}."
         )
     return found
-
-
-def _is_measured(name: str) -> bool:
-    plain = name.lower()
-    if plain.startswith("val/"):
-        return False
-    last = plain.rpartition("/")[2]
-    return plain.startswith("test/") or any(last == end or last.endswith(f"_{end}") for end in _MEASURED)
 
 
 def _table(
