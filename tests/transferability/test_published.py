@@ -179,6 +179,46 @@ def test_the_measured_column(tmp_path: Path) -> None:
     assert list(read_tables(path).tables[0].scores) == ["score"]
 
 
+def test_other_metrics_and_budgets_are_no_scores(tmp_path: Path) -> None:
+    columns = (
+        "model,finetuned_accuracy,finetuned_log_loss,learning_rate,seconds,images,logme,knn_accuracy,logme_low"
+    )
+    rows = f"{columns},place\n" + "".join(f"m{i},0.{i},1.{i},{i},{i},{i},{i},{i},{i},{i}\n" for i in range(1, 6))
+    path = write(tmp_path / "a.csv", rows)
+    assert list(read_tables(path).tables[0].scores) == ["logme", "knn_accuracy"]
+    plain = write(tmp_path / "b.csv", rows.replace("finetuned_", ""))
+    assert list(read_tables(plain).tables[0].scores) == ["logme", "knn_accuracy"]
+
+
+def test_the_rows_of_a_ranking_hold_its_scores_alone(tmp_path: Path) -> None:
+    from headstart.transferability.listing import csv_of
+    from headstart.transferability.ranking import Ranked, Ranking
+
+    candidates = tuple(
+        Ranked(
+            f"m{i}",
+            (),
+            "resnet18",
+            "timm",
+            {},
+            i,
+            1.0,
+            1,
+            {},
+            {"knn": i / 9, "static": i},
+            {"knn": (0, 1)},
+            {"knn": (1, 2)},
+        )
+        for i in range(1, 4)
+    )
+    text = csv_of(Ranking("r", "", (), "multiclass", "digits", "f", 9, 10, "knn", "parameters", candidates))
+    first, *rows = text.splitlines()
+    path = write(
+        tmp_path / "a.csv", "\n".join([f"{first},accuracy", *(f"{row},0.{i}" for i, row in enumerate(rows))])
+    )
+    assert list(read_tables(path).tables[0].scores) == ["knn", "static"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -12,6 +12,15 @@ LESS = (
 )
 """Metrics of which less is better: those of our runs, and others' names."""
 _OURS = {"accuracy", *(name for names in METRICS.values() for name in names)}
+BUDGETS = frozenset(
+    {
+        *("steps", "epochs", "step", "epoch", "iterations", "batch_size", "learning_rate", "lr", "weight_decay"),
+        *("train_examples", "train_size", "images", "shots", "trials"),
+        *("seconds", "minutes", "hours", "gpu_hours", "images_per_second", "memory_bytes"),
+    }
+)
+"""What was spent, and settings of training: no scores."""
+_ENDS = ("_place_low", "_place_high", "_low", "_high")
 KNOWN = frozenset({*_OURS, *LESS, "acc"})
 """Metrics whose direction is known."""
 
@@ -40,6 +49,24 @@ def is_measured(name: str) -> bool:
     if plain.startswith("val/"):
         return False
     return _named(plain) in (KNOWN if plain.startswith("test/") else _OURS)
+
+
+def scores_among(numeric: Sequence[str], measured: str) -> list[str]:
+    """The columns of numbers that are scores beside the measured one.
+
+    None are: what lies under `test/` and `val/`; metrics that begin as the measured one does (`finetuned_log_loss`
+    beside `finetuned_accuracy`); budgets; the place and the ends of intervals that a ranking's own rows have.
+    """
+    metric = _named(measured)
+    begins = measured.lower()[: -len(metric)] if metric else None
+    others = {f"{begins}{name}" for name in KNOWN} if begins is not None else set()
+    none = {*others, *BUDGETS, "place", measured.lower()}
+    ends = {f"{name}{end}" for name in numeric for end in _ENDS}
+    return [
+        name
+        for name in numeric
+        if name.lower() not in none and name not in ends and not name.lower().startswith(("test/", "val/"))
+    ]
 
 
 def _named(column: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headstart.errors import RecordError, did_you_mean
 from headstart.transferability.agreement import Measured
-from headstart.transferability.columns import is_lower_better, is_measured, of_tests
+from headstart.transferability.columns import is_lower_better, is_measured, of_tests, scores_among
 
 MODEL = ("model", "backbone", "backbone.name", "arm")
 """Columns that may name the model: the first that there is."""
@@ -19,7 +19,7 @@ NAMELESS = "data"
 """The data set of a table without that column."""
 REPEATS = ("seed", "split_seed", "fold")
 PARAMETERS = ("parameters", "params")
-_NO_SCORES = {*MODEL, DATASET, *REPEATS, "steps", "epochs", "train_examples", "status", *PARAMETERS}
+_NO_SCORES = {*MODEL, DATASET, *REPEATS, "status", *PARAMETERS}
 MISSING = ("", "-", "na", "n/a", "nan", "none")
 NEVER_POSITIVE = ("leep", "nce")
 """Scores that are means of logarithms of probabilities (Nguyen et al. 2020; Tran et al. 2019): never above zero."""
@@ -57,10 +57,10 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
     """Read a long table: columns `dataset`, `model`, the measured one, and a column of numbers per score.
 
     `metric` names the measured column; without it that is the first of numbers that is or ends with the name of a
-    metric (`test/log_loss`, `finetuned_accuracy`): of another name nobody knows which way is better. Columns `seed`,
-    `split_seed` and `fold` tell repeats apart; columns of words, other metrics and budgets are no scores.
-    `parameters` is the static baseline of a single set. Raises RecordError in one line for what cannot be read;
-    with `with_scores`, for a file without them.
+    metric (`test/log_loss`, `finetuned_accuracy`): of another name nobody knows which way is better. Columns
+    `seed`, `split_seed` and `fold` tell repeats apart; columns of words, other metrics and budgets are no scores
+    (`scores_among`). `parameters` is the static baseline of a single set. Raises RecordError in one line for what
+    cannot be read; with `with_scores`, for a file without them.
     """
     rows = _rows(path)
     columns = list(rows[0])
@@ -69,8 +69,7 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
         raise RecordError(f"{path}: has no column `model`; there are {', '.join(columns)}.")
     numeric = [name for name in columns if _is_numeric(rows, name)]
     measured = _measured_column(path, columns, numeric, metric)
-    known = {*_NO_SCORES, measured}
-    names = [name for name in numeric if name not in known and not name.startswith(("test/", "val/"))]
+    names = [name for name in scores_among(numeric, measured) if name not in _NO_SCORES]
     if with_scores and not names:
         raise RecordError(f"{path}: has no column of scores beside {measured}; there are {', '.join(columns)}.")
     size = next((name for name in PARAMETERS if name in numeric), None)
