@@ -179,6 +179,12 @@ def test_the_measured_column(tmp_path: Path) -> None:
     assert list(read_tables(path).tables[0].scores) == ["score"]
 
 
+def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    text = "\n \nmodel,accuracy,logme\na,.5,1\n\nb,.6,2\n  \nc,.7,3\n , ,\n"
+    (table,) = read_tables(write(tmp_path / "a.csv", text)).tables
+    assert [(one.name, one.mean) for one in table.measured] == [("a", 0.5), ("b", 0.6), ("c", 0.7)]
+
+
 def test_other_metrics_and_budgets_are_no_scores(tmp_path: Path) -> None:
     columns = (
         "model,finetuned_accuracy,finetuned_log_loss,learning_rate,seconds,images,logme,knn_accuracy,logme_low"
@@ -225,11 +231,14 @@ def test_the_rows_of_a_ranking_hold_its_scores_alone(tmp_path: Path) -> None:
         ("model,logme\na,1\n", "name it by --metric. There are model, logme."),
         ("name,accuracy,logme\na,1,1\n", "has no column `model`; there are name, accuracy, logme."),
         ("model,accuracy\na,1\n", "has no column of scores beside accuracy"),
-        ("model,accuracy,logme\na,1,1\nb,good,1\n", "row 3: accuracy is 'good', not a finite number."),
-        ("model,accuracy,logme\na,1,1\na,2,1\n", "rows 2 and 3 are the same model on the same data set (a, data)"),
-        ("model,seed,accuracy,logme\na,0,1,1\na,1,2,2\n", "row 3: logme of a is not what its earlier rows say."),
-        ("model,accuracy,logme\na,1\n", "row 2 has not 3 cells"),
+        ("model,accuracy,logme\na,1,1\nb,good,1\n", "line 3: accuracy is 'good', not a finite number."),
+        ("model,accuracy,logme\na,1,1\na,2,1\n", "lines 2 and 3 are the same model on the same data set (a, data)"),
+        ("model,seed,accuracy,logme\na,0,1,1\na,1,2,2\n", "line 3: logme of a is not what its earlier rows say."),
+        ("model,accuracy,logme\na,1\n", "line 2 has not 3 cells"),
         ("model,accuracy,logme\n", "has no rows"),
+        ("model,accuracy,logme\n  \n", "has no rows"),
+        ('model,accuracy,logme\n\n  \n,,\n"a",1,1\n"b ",1,"\n2"\nc,good,1\n', "line 8: accuracy is 'good'"),
+        ("model,accuracy,logme\na,1,1\n\nb,1\n", "line 4 has not 3 cells"),
         ("model,model,accuracy\na,a,1\n", "must name every column, each once"),
     ],
 )

@@ -63,7 +63,7 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
     cannot be read; with `with_scores`, for a file without them.
     """
     rows = _rows(path)
-    columns = list(rows[0])
+    columns = list(rows[0][1])
     model = next((name for name in MODEL if name in columns), None)
     if model is None:
         raise RecordError(f"{path}: has no column `model`; there are {', '.join(columns)}.")
@@ -74,7 +74,7 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
         raise RecordError(f"{path}: has no column of scores beside {measured}; there are {', '.join(columns)}.")
     size = next((name for name in PARAMETERS if name in numeric), None)
     by_set: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if row.get("status", "completed").strip() not in ("", "completed"):
             continue
         by_set.setdefault(row.get(DATASET, "").strip() or NAMELESS, []).append((number, row))
@@ -88,29 +88,34 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
     return Tables(path, measured, tuple(tables))
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Each row with the line it starts on; lines that are all blank are passed over."""
+    rows: list[tuple[int, list[str]]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = [dict(row) for row in reader]
-            columns = [name or "" for name in reader.fieldnames or ()]
+            reader, line = csv.reader(file, strict=True), 1
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    rows.append((line, cells))
+                line = reader.line_num + 1
     except FileNotFoundError as error:
         raise RecordError(f"{path}: there is no such file.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path}: cannot be read as CSV ({error}).") from error
-    if not rows:
+    if len(rows) < 2:
         raise RecordError(f"{path}: has no rows.")
+    (_, columns), *rows = rows
     if len(set(columns)) < len(columns) or "" in columns:
         raise RecordError(f"{path}: its first row must name every column, each once.")
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise RecordError(f"{path}: row {number} has not {len(columns)} cells as the first row has.")
-    return rows
+    for number, cells in rows:
+        if len(cells) != len(columns):
+            raise RecordError(f"{path}: line {number} has not {len(columns)} cells as the first row has.")
+    return [(number, dict(zip(columns, cells, strict=True))) for number, cells in rows]
 
 
-def _is_numeric(rows: Sequence[Mapping[str, str]], name: str) -> bool:
+def _is_numeric(rows: Sequence[tuple[int, Mapping[str, str]]], name: str) -> bool:
     """Whether any cell is a number; one that is none is then a mistake to be named."""
-    return any(_try(row[name]) is not None for row in rows)
+    return any(_try(row[name]) is not None for _, row in rows)
 
 
 def _try(text: str) -> float | None:
@@ -161,11 +166,11 @@ def _table(
     for number, row in rows:
         name = row[model].strip()
         if not name:
-            raise RecordError(f"{path}: row {number}: {model} is empty.")
+            raise RecordError(f"{path}: line {number}: {model} is empty.")
         key = tuple(row.get(one, "").strip() for one in REPEATS)
         if (name, key) in lines:
             raise RecordError(
-                f"{path}: rows {lines[name, key]} and {number} are the same model on the same data set ({name}, "
+                f"{path}: lines {lines[name, key]} and {number} are the same model on the same data set ({name}, "
                 f"{dataset}); a column `seed` tells repeats apart."
             )
         lines[name, key] = number
@@ -177,7 +182,7 @@ def _table(
         for column in [*names, *([size] if size else [])]:
             given = _number(path, number, column, row[column])
             if scores.setdefault(name, {}).setdefault(column, given) != given:
-                raise RecordError(f"{path}: row {number}: {column} of {name} is not what its earlier rows say.")
+                raise RecordError(f"{path}: line {number}: {column} of {name} is not what its earlier rows say.")
     models = list(repeats)
     if left := [name for name in dict.fromkeys(unmeasured) if name not in repeats]:
         notes.append(f"not measured, left out: {', '.join(left)}")
@@ -197,7 +202,7 @@ def _number(path: Path, number: int, name: str, text: str) -> float | None:
         return None
     value = _try(text)
     if value is None:
-        raise RecordError(f"{path}: row {number}: {name} is {text.strip()!r}, not a finite number.")
+        raise RecordError(f"{path}: line {number}: {name} is {text.strip()!r}, not a finite number.")
     return value
 
 
