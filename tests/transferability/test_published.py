@@ -239,6 +239,9 @@ def test_the_rows_of_a_ranking_hold_its_scores_alone(tmp_path: Path) -> None:
         ("model,accuracy,logme\n  \n", "has no rows"),
         ('model,accuracy,logme\n\n  \n,,\n"a",1,1\n"b ",1,"\n2"\nc,good,1\n', "line 8: accuracy is 'good'"),
         ("model,accuracy,logme\na,1,1\n\nb,1\n", "line 4 has not 3 cells"),
+        ("dataset,model,accuracy,logme\na,m,1,1\nA,n,1,1\n", "data sets a and A are the same by name"),
+        ("dataset,model,accuracy,logme\nc10,m,1,1\nC-10,n,1,1\n", "data sets c10 and C-10 are the same by name"),
+        ("dataset,model,accuracy,logme\n,m,1,1\ndata,n,1,1\n", "data sets data and data are the same by name"),
         ("model,model,accuracy\na,a,1\n", "must name every column, each once"),
     ],
 )
@@ -266,3 +269,6 @@ def test_mistakes_of_the_command_line(tmp_path: Path) -> None:
         show(None, [TABLES], metric=None, how="table", plot=tmp_path / "a.txt")
     with pytest.raises(RecordError, match="data set Aircraft is in several files"):
         show(None, [TABLES, TABLES], metric=None, how="table", plot=None)
+    other = write(tmp_path / "b.csv", "dataset,model,finetuned_accuracy,logme\nair-craft,m,1,1\n")
+    with pytest.raises(RecordError, match="data set Aircraft or air-craft is in several files"):
+        show(None, [TABLES, other], metric=None, how="table", plot=None)

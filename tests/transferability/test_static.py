@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from headstart.errors import RecordError
+from headstart.transferability.agreement import Measured
+from headstart.transferability.published import Table
 from headstart.transferability.ranking import Ranked
-from headstart.transferability.static import mean_elsewhere, static_scores
+from headstart.transferability.static import check_elsewhere, leave_one_out, mean_elsewhere, static_scores
 
 
 def candidate(backbone: str, parameters: int, *, source: str = "pretrained", name: str = "") -> Ranked:
@@ -60,10 +62,27 @@ def test_mean_of_scaled_results_elsewhere(tmp_path: Path) -> None:
     )
 
 
-def test_the_own_data_set_is_left_out(tmp_path: Path) -> None:
-    words, scores = static_scores(THREE, [write(tmp_path / "a.csv")], dataset="Pets")
+@pytest.mark.parametrize("name", ["Pets", "PE-TS", "p e_t.s"])
+def test_the_own_data_set_is_left_out(tmp_path: Path, name: str) -> None:
+    words, scores = static_scores(THREE, [write(tmp_path / "a.csv")], dataset=name)
     assert words == "mean over 1 other data set (covers 2 of 3 candidates)"
     assert scores == {"resnet18.a1_in1k": -1.0, "resnet50.a1_in1k": 1.0}
+
+
+@pytest.mark.parametrize("nameless", ["model,accuracy\nresnet18,0.5\n", TABLE + ",resnet18,0.3\n"])
+def test_rows_that_may_be_on_the_own_data_set_are_refused(tmp_path: Path, nameless: str) -> None:
+    path = write(tmp_path / "a.csv", nameless)
+    for asked in (lambda: static_scores(THREE, [path], dataset="pets"), lambda: check_elsewhere([path])):
+        with pytest.raises(RecordError, match=r"--elsewhere: not all rows say in a column `dataset`"):
+            asked()
+
+
+def test_a_set_is_never_its_own_baseline() -> None:
+    one, other = (
+        Table(name, tuple(Measured(m, {0: v}) for m, v in values.items()), {}, None)
+        for name, values in (("CIFAR-10", {"a": 1.0, "b": 2.0}), ("cifar10", {"a": 1.0, "b": 2.0}))
+    )
+    assert leave_one_out([one, other], lower=False) == {"CIFAR-10": (None, None), "cifar10": (None, None)}
 
 
 def test_less_may_be_better(tmp_path: Path) -> None:

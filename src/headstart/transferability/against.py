@@ -13,7 +13,7 @@ from headstart.errors import RecordError
 from headstart.transferability.agreement import Agreement, Figure, Measured, agreements
 from headstart.transferability.columns import direction_note
 from headstart.transferability.measured import measured_of
-from headstart.transferability.published import Tables, read_tables
+from headstart.transferability.published import Tables, name_twice, read_tables
 from headstart.transferability.ranking import STATIC, Ranking
 from headstart.transferability.static import PARAMETERS, leave_one_out, static_scores
 from headstart.transferability.verdicts import Verdict, verdicts_of
@@ -101,8 +101,10 @@ def against_tables(paths: Sequence[Path], *, metric: str | None) -> Against:
             "--metric names the one."
         )
     names = [table.dataset for one in read for table in one.tables]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise RecordError(f"{', '.join(map(str, paths))}: data set {twice} is in several files.")
+    if twice := name_twice(names):
+        raise RecordError(
+            f"{', '.join(map(str, paths))}: data set {' or '.join(dict.fromkeys(twice))} is in several files."
+        )
     tables = Tables(paths[0], read[0].metric, tuple(table for one in read for table in one.tables))
     lower = tables.lower_is_better
     words, notes = (

@@ -13,7 +13,7 @@ from headstart.errors import RecordError, did_you_mean
 from headstart.transferability.agreement import Measured
 from headstart.transferability.columns import is_lower_better
 from headstart.transferability.matching import BestArm, Setting, best_arm, models_of, settings
-from headstart.transferability.published import NAMELESS, read_tables
+from headstart.transferability.published import plain_name, read_tables
 from headstart.transferability.ranking import Ranking
 
 MOST_NAMED = 6
@@ -130,7 +130,7 @@ def _setting(ranking: Ranking, found: Sequence[Setting], paths: Sequence[Path]) 
 
 def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
     tables = read_tables(path, metric=metric, with_scores=False)
-    named = [one for one in tables.tables if one.dataset.lower() == ranking.dataset.lower()]
+    named = [one for one in tables.tables if plain_name(one.dataset) == plain_name(ranking.dataset)]
     notes = []
     if not named and len(tables.tables) > 1:
         raise RecordError(
@@ -139,7 +139,7 @@ def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
         )
     table = (named or list(tables.tables))[0]
     if not named:
-        said = f"they say {table.dataset}" if table.dataset != NAMELESS else "it has no column `dataset`"
+        said = f"they say {table.dataset}" if table.is_named else "they do not say which"
         notes.append(f"the table's rows are taken to be on {ranking.dataset} ({said}).")
     rows = {one.name: one for one in table.measured}
     labels = {one.name: one.label for one in ranking.candidates}

@@ -37,6 +37,8 @@ class Table:
     parameters: tuple[float | None, ...] | None
     """Of a column `parameters`."""
     notes: tuple[str, ...] = ()
+    is_named: bool = True
+    """Whether its rows say which data set they are on."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,21 @@ class Tables:
     def lower_is_better(self) -> bool:
         """Whether less of the metric is better."""
         return is_lower_better(self.metric)
+
+
+def plain_name(dataset: str) -> str:
+    """The name of a data set by which it is told from others: CIFAR-10 is cifar10."""
+    return "".join(letter for letter in dataset.casefold() if letter.isalnum()) or dataset.casefold()
+
+
+def name_twice(datasets: Sequence[str]) -> tuple[str, str] | None:
+    """The first two names that are one data set's, where there are any."""
+    seen: dict[str, str] = {}
+    for name in datasets:
+        if plain_name(name) in seen:
+            return seen[plain_name(name)], name
+        seen[plain_name(name)] = name
+    return None
 
 
 def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = True) -> Tables:
@@ -77,7 +94,11 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
     for number, row in rows:
         if row.get("status", "completed").strip() not in ("", "completed"):
             continue
-        by_set.setdefault(row.get(DATASET, "").strip() or NAMELESS, []).append((number, row))
+        by_set.setdefault(row.get(DATASET, "").strip(), []).append((number, row))
+    if twice := name_twice([dataset or NAMELESS for dataset in by_set]):
+        raise RecordError(
+            f"{path}: data sets {twice[0]} and {twice[1]} are the same by name; write it one way in all rows."
+        )
     tables = [
         _table(path, dataset, of, model=model, measured=measured, names=names, size=size)
         for dataset, of in by_set.items()
@@ -171,7 +192,7 @@ def _table(
         if (name, key) in lines:
             raise RecordError(
                 f"{path}: lines {lines[name, key]} and {number} are the same model on the same data set ({name}, "
-                f"{dataset}); a column `seed` tells repeats apart."
+                f"{dataset or NAMELESS}); a column `seed` tells repeats apart."
             )
         lines[name, key] = number
         value = _number(path, number, measured, row[measured])
@@ -189,11 +210,12 @@ def _table(
     of = {column: tuple(scores[one][column] for one in models) for column in names}
     notes += _oddities(of)
     return Table(
-        dataset=dataset,
+        dataset=dataset or NAMELESS,
         measured=tuple(Measured(name, repeats[name]) for name in models),
         scores={column: values for column, values in of.items() if any(v is not None for v in values)},
         parameters=tuple(scores[one][size] for one in models) if size else None,
         notes=tuple(notes),
+        is_named=bool(dataset),
     )
 
 

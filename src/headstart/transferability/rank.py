@@ -28,7 +28,7 @@ from headstart.transferability.ranking import STATIC, Ranked, Ranking
 from headstart.transferability.scores import SCORES, Score, check_scores
 from headstart.transferability.scoring import score_all
 from headstart.transferability.source_images import distance_of
-from headstart.transferability.static import static_scores
+from headstart.transferability.static import check_elsewhere, static_scores
 
 Drawn = dict[str, npt.NDArray[np.float64]]
 """By score: its values under the draws of the bootstrap."""
@@ -71,6 +71,7 @@ def rank(asked: Asked, *, say: Callable[[str], None] = lambda line: None) -> Ran
     ConfigError for scores that the task has not, the error of the first candidate where none can be had.
     """
     began = time.monotonic()
+    check_elsewhere(asked.elsewhere)
     configs = [config_of(one, asked.shared, asked.config_dirs) for one in asked.candidates]
     rehearsal = Rehearsal(runs=True)
     read_data(configs[0], rehearsal)

@@ -9,8 +9,9 @@ import numpy as np
 
 from headstart.compare.sources import find_results
 from headstart.config.checks import lower_is_better
+from headstart.errors import RecordError
 from headstart.transferability.matching import best_arm, models_of, settings
-from headstart.transferability.published import Table, read_tables
+from headstart.transferability.published import Table, Tables, plain_name, read_tables
 from headstart.transferability.ranking import Ranked
 
 PARAMETERS = "number of parameters"
@@ -26,8 +27,8 @@ def static_scores(
     With results `elsewhere` (CSV tables with a column `model`, sweeps, runs, folders above them) that cover two
     candidates or more, it is the mean over the other data sets of the z-scored metric; a candidate without any has
     no score. Else it is the number of parameters of the backbone. Results on the data set of `fingerprint` (runs)
-    or of the name `dataset` (tables) are left out: they would be the answer. Raises RecordError where a path holds
-    no results.
+    or of the name `dataset` (tables; CIFAR-10 is cifar10) are left out: they would be the answer. Raises
+    RecordError where a path holds no results, or a table does not say which data set its rows are on.
     """
     tables = [path for path in elsewhere if path.suffix.lower() == ".csv"]
     sets = [values for path in tables for values in _of_table(path, candidates, dataset)]
@@ -44,6 +45,13 @@ def static_scores(
         covered = len({name for one in sets for name in one})
         return f"{PARAMETERS} (the results elsewhere cover {covered} of {len(candidates)} candidates)", sizes
     return PARAMETERS, sizes
+
+
+def check_elsewhere(paths: Sequence[Path]) -> None:
+    """Raise RecordError for a table that cannot be results on other data sets."""
+    for path in paths:
+        if path.suffix.lower() == ".csv":
+            _read(path)
 
 
 def mean_elsewhere(sets: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -73,20 +81,30 @@ def leave_one_out(tables: Sequence[Table], *, lower: bool) -> dict[str, tuple[fl
         others = [
             {name: value for name, value in of.items() if name in own}
             for dataset, of in values.items()
-            if dataset != table.dataset
+            if plain_name(dataset) != plain_name(table.dataset)
         ]
         scores = mean_elsewhere(others)
         found[table.dataset] = tuple(scores.get(one.name) for one in table.measured)
     return found
 
 
+def _read(path: Path) -> Tables:
+    tables = read_tables(path, with_scores=False)
+    if not all(table.is_named for table in tables.tables):
+        raise RecordError(
+            f"{path}: --elsewhere: not all rows say in a column `dataset` which data set they are on; they might "
+            "be on the ranking's own."
+        )
+    return tables
+
+
 def _of_table(path: Path, candidates: Sequence[Ranked], dataset: str) -> list[dict[str, float]]:
     """Per other data set of a table, the values (higher is better) of the candidates that it has."""
-    tables = read_tables(path, with_scores=False)
+    tables = _read(path)
     sign = -1.0 if tables.lower_is_better else 1.0
     found = []
     for table in tables.tables:
-        if not dataset or table.dataset.lower() != dataset.lower():
+        if not dataset or plain_name(table.dataset) != plain_name(dataset):
             means = {one.name: sign * one.mean for one in table.measured}
             models = models_of(candidates, list(means))
             found.append({name: means[model] for name, model in models.items()})
