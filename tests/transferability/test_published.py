@@ -242,6 +242,11 @@ def test_the_rows_of_a_ranking_hold_its_scores_alone(tmp_path: Path) -> None:
         ("dataset,model,accuracy,logme\na,m,1,1\nA,n,1,1\n", "data sets a and A are the same by name"),
         ("dataset,model,accuracy,logme\nc10,m,1,1\nC-10,n,1,1\n", "data sets c10 and C-10 are the same by name"),
         ("dataset,model,accuracy,logme\n,m,1,1\ndata,n,1,1\n", "data sets data and data are the same by name"),
+        (
+            "dataset,model,accuracy,logme\na,m,1,\na,n,2,\nb,m,1,\nb,n,2,\nb,x,,3\n",
+            "no row with a value of accuracy has a score (logme).",
+        ),
+        ("model,accuracy,static\na,1,1\n", "no row with a value of accuracy has a score (static)."),
         ("model,model,accuracy\na,a,1\n", "must name every column, each once"),
     ],
 )

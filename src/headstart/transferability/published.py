@@ -11,6 +11,7 @@ from pathlib import Path
 from headstart.errors import RecordError, did_you_mean
 from headstart.transferability.agreement import Measured
 from headstart.transferability.columns import is_lower_better, is_measured, of_tests, scores_among
+from headstart.transferability.ranking import STATIC
 
 MODEL = ("model", "backbone", "backbone.name", "arm")
 """Columns that may name the model: the first that there is."""
@@ -106,6 +107,8 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
     tables = [table for table in tables if table.measured]
     if not tables:
         raise RecordError(f"{path}: no row has a value of {measured}.")
+    if with_scores and not any(name != STATIC for table in tables for name in table.scores):
+        raise RecordError(f"{path}: no row with a value of {measured} has a score ({', '.join(names)}).")
     return Tables(path, measured, tuple(tables))
 
 
