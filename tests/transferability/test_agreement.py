@@ -66,6 +66,21 @@ def test_a_metric_of_which_less_is_better_is_turned() -> None:
     assert only(agreements(measured(losses), {"logme": SCORES})).tau.value < 0  # type: ignore[operator]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [1e308, 1e-300])
+def test_the_largest_numbers_agree_as_others_do(factor: float) -> None:
+    plain = only(agreements(measured(), {"logme": SCORES}))
+    values, scores = ([v / max(of) * factor for v in of] for of in (VALUES, SCORES))
+    for one in (
+        only(agreements(measured(values), {"logme": scores})),
+        only(agreements([Measured(f"m{i}", {0: v, 1: v}) for i, v in enumerate(values)], {"logme": scores})),
+    ):
+        for name in ("tau", "spearman", "pearson"):
+            assert getattr(one, name).value == pytest.approx(getattr(plain, name).value, abs=1e-12)
+        assert one.pearson.low is not None
+        assert one.regret.value == pytest.approx((VALUES[0] - VALUES[1]) / VALUES[0] * factor, rel=1e-9)
+
+
 @pytest.mark.parametrize("missing", [None, math.nan])
 def test_a_candidate_without_the_score_is_left_out_of_it_alone(missing: float | None) -> None:
     scores = [missing, *SCORES[1:]]

@@ -120,6 +120,24 @@ def test_one_set_is_measured_against_the_number_of_parameters(tmp_path: Path) ->
     assert found.means == ()
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_are_shown_drawn_and_valid_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{of},m{i},{i * 0.3e308},{i},x\n" for of in "ab" for i in range(6))
+    path = write(tmp_path / "a.csv", f"dataset,model,accuracy,logme,kind\n{rows}")
+    show(None, [path], metric=None, how="table", plot=tmp_path / "a.png")
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 180
+    show(None, [path], metric=None, how="json", plot=None)
+    plain = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert plain["datasets"][0]["agreement"][0]["over_static"]["value"] == 0  # both are right
+    turned = write(
+        tmp_path / "b.csv", f"dataset,model,accuracy,logme,kind\n{rows}".replace("1.5e+308", "-1.5e+308")
+    )
+    show(None, [turned], metric=None, how="json", plot=None)
+    assert json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+
+
 def test_a_set_without_any_baseline_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = ONE.format(metric="accuracy").replace("parameters", "steps")
     show(None, [write(tmp_path / "a.csv", text)], metric=None, how="table", plot=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,14 @@ def test_random_weights_and_own_files_are_not_what_a_table_calls_by_their_backbo
 def test_a_set_on_which_all_are_alike_says_nothing() -> None:
     assert mean_elsewhere([{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 3.0}]) == {"a": -1.0, "b": 1.0}
     assert mean_elsewhere([{"a": 1.0}]) == {}
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_are_scaled_as_others_are() -> None:
+    assert mean_elsewhere([{"a": 0.2e308, "b": 1.0e308, "c": 0.6e308}]) == pytest.approx(
+        {"a": -math.sqrt(1.5), "b": math.sqrt(1.5), "c": 0.0}, abs=1e-12
+    )
+    assert mean_elsewhere([{"a": 1.0, "b": 3.0, "c": math.inf, "d": math.nan}]) == {"a": -1.0, "b": 1.0}
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def show(
 
 def _print(found: Against, how: str) -> None:
     if how == "json":
-        print(json.dumps(found.to_dict(), indent=1))
+        print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
         return
     if how == "csv":
         text = io.StringIO()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from headstart.compare.statistics.across import aggregate_mean
 from headstart.errors import RecordError
@@ -64,16 +67,19 @@ class Against:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "metric": self.metric,
-            "lower_is_better": self.lower_is_better,
-            "static": self.static,
-            "datasets": [_plain(one) for one in self.datasets],
-            "mean": [dataclasses.asdict(one) for one in self.means],
-            "verdicts": [dataclasses.asdict(one) for one in self.verdicts],
-            "notes": list(self.notes),
-        }
+        """Plain data; None for what is not finite, which JSON has not."""
+        found: dict[str, Any] = _finite(
+            {
+                "metric": self.metric,
+                "lower_is_better": self.lower_is_better,
+                "static": self.static,
+                "datasets": [_plain(one) for one in self.datasets],
+                "mean": [dataclasses.asdict(one) for one in self.means],
+                "verdicts": [dataclasses.asdict(one) for one in self.verdicts],
+                "notes": list(self.notes),
+            }
+        )
+        return found
 
     def flat_rows(self) -> list[dict[str, Any]]:
         """A flat row per data set and score, then per score over the data sets."""
@@ -164,6 +170,7 @@ def against_ranking(
     return Against(found.metric, found.lower_is_better, words, (of,), verdicts=tuple(verdicts), notes=tuple(notes))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def means_of(datasets: Sequence[OfDataset]) -> list[Mean]:
     """Each score over the data sets that have it, from three on with an interval; nothing for one data set."""
     if len(datasets) < 2:
@@ -193,10 +200,21 @@ def _mean(figures: Sequence[Figure], *, never_negative: bool = False) -> Figure:
     if not values:
         return Figure(None)
     found = aggregate_mean([[value] for value in values])
+    if not math.isfinite(found.value):
+        return Figure(None)
     low, high = found.over_datasets or (None, None)
     if low is not None and never_negative:
         low = max(low, 0.0)  # Student's t knows of no bounds
     return Figure(found.value, low, high)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(of: OfDataset) -> dict[str, Any]:

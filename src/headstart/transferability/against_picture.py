@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart.records.pictures import check_picture, write_picture
 from headstart.transferability.against import Against, OfDataset
 from headstart.transferability.agreement import Agreement, Figure, Measured
@@ -19,6 +21,7 @@ MANY = 10_000
 """A static baseline beyond this is no z-score: it counts parameters."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of axes up to the largest numbers
 def draw(against: Against, path: Path) -> None:
     """Write the picture; raises ConfigError for another kind of file, or a folder that is not there."""
     check_picture(path)

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from headstart.transferability.correlation import Floats, pearsons, regrets, spearmans, weighted_tau, weighted_taus
+from headstart.transferability.correlation import (
+    Floats,
+    pearsons,
+    regrets,
+    scaled,
+    spearmans,
+    weighted_tau,
+    weighted_taus,
+)
 from headstart.transferability.ranking import STATIC
 
 RESAMPLES = 2_000
@@ -37,8 +45,9 @@ class Measured:
 
     @property
     def mean(self) -> float:
-        """Over the repeats."""
-        return float(np.mean(list(self.repeats.values())))
+        """Over the repeats; not finite where one of them is not."""
+        values, exponent = scaled(np.array(list(self.repeats.values()), dtype=np.float64))
+        return float(np.ldexp(np.mean(values), exponent[0]))
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,7 @@ class Agreement:
         return self.score == STATIC
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def agreements(
     measured: Sequence[Measured], scores: Mapping[str, Sequence[float | None]], *, lower_is_better: bool = False
 ) -> list[Agreement]:
@@ -191,10 +201,10 @@ def _redrawn(measured: Sequence[Measured], generator: np.random.Generator) -> li
         key = frozenset(ordered)
         if key not in draws:
             draws[key] = generator.integers(0, len(ordered), (RESAMPLES, len(ordered)))
-        values = np.array([one.repeats[repeat] for repeat in ordered], dtype=np.float64)
-        r = len(values)
+        values, exponent = scaled(np.array([one.repeats[repeat] for repeat in ordered], dtype=np.float64))
+        r, mean = len(values), values.mean()
         means = values[draws[key]].mean(axis=1)
-        found.append(one.mean + (means - one.mean) * np.sqrt(r / (r - 1)) if r > 1 else means)
+        found.append(np.ldexp(mean + (means - mean) * np.sqrt(r / (r - 1)) if r > 1 else means, exponent[0]))
     return found
 
 
@@ -203,5 +213,6 @@ def _figure(value: float, resampled: Floats | None) -> Figure:
         return Figure(None)
     if resampled is None or np.mean(~np.isfinite(resampled)) > MOST_UNDEFINED:
         return Figure(float(value))
-    low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    known = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Figure(float(value), float(low), float(high))

@@ -10,6 +10,7 @@ import numpy as np
 from headstart.compare.sources import find_results
 from headstart.config.checks import lower_is_better
 from headstart.errors import RecordError
+from headstart.transferability.correlation import scaled
 from headstart.transferability.matching import best_arm, models_of, settings
 from headstart.transferability.published import Table, Tables, plain_name, read_tables
 from headstart.transferability.ranking import Ranked
@@ -58,14 +59,18 @@ def mean_elsewhere(sets: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean over data sets of the z-scored values (higher is better) of each name, over the sets that have it.
 
     Each set is scaled by the mean and the standard deviation of the values it has, so that none counts for its
-    spread; one whose values are all the same says nothing, and is left out.
+    spread; one whose values are all the same says nothing, and is left out,
+    as are values that are not finite.
     """
     found: dict[str, list[float]] = {}
     for values in sets:
-        numbers = np.array(list(values.values()), dtype=np.float64)
-        if len(numbers) < 2 or np.ptp(numbers) == 0:
+        known = {name: value for name, value in values.items() if np.isfinite(value)}
+        if len(known) < FEWEST:
             continue
-        for name, z in zip(values, (numbers - numbers.mean()) / numbers.std(), strict=True):
+        numbers = scaled(np.array(list(known.values()), dtype=np.float64))[0]
+        if np.ptp(numbers) == 0:
+            continue
+        for name, z in zip(known, (numbers - numbers.mean()) / numbers.std(), strict=True):
             found.setdefault(name, []).append(float(z))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
