@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headstart.compare.sheets import Sheet
 from headstart.transferability.against import Against, Mean, OfDataset
-from headstart.transferability.agreement import FEWEST, Agreement, Figure
+from headstart.transferability.agreement import FEWEST, Agreement, Figure, best_first
 from headstart.transferability.ranking import STATIC
 
 MARK = "static*"
@@ -61,7 +61,7 @@ def _dataset_sheet(of: OfDataset, against: Against) -> Sheet:
 
 
 def _measured_sheet(of: OfDataset, against: Against) -> Sheet:
-    order = sorted(of.measured, key=lambda one: one.mean, reverse=not against.lower_is_better)
+    order = best_first(of.measured, lower_is_better=against.lower_is_better)
     rows = tuple((one.label, _number(one.mean, ".4f"), str(len(one.repeats)), of.arms[one.name]) for one in order)
     return Sheet("What was measured", ("candidate", against.metric, "repeats", "arm"), rows)
 

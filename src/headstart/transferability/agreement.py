@@ -91,6 +91,12 @@ class Agreement:
         return self.score == STATIC
 
 
+def best_first(measured: Sequence[Measured], *, lower_is_better: bool) -> list[Measured]:
+    """In the order of what they measured; last those that have no number."""
+    sign = 1.0 if lower_is_better else -1.0
+    return sorted(measured, key=lambda one: (bool(np.isnan(one.mean)), sign * one.mean))
+
+
 @np.errstate(over="ignore", invalid="ignore")
 def agreements(
     measured: Sequence[Measured], scores: Mapping[str, Sequence[float | None]], *, lower_is_better: bool = False
@@ -98,8 +104,9 @@ def agreements(
     """How each score agrees with `measured`: the static baseline last, where there is one.
 
     A score has a value per candidate, in the same order, higher is better; None or nan leaves the candidate out of
-    that score. Intervals are percentiles of a bootstrap over candidates and, where a candidate has several repeats,
-    over these within it; fewer than five candidates have none. Seeded: the same numbers give the same intervals.
+    that score; one whose measured mean is not finite is left out of all, and the notes say so. Intervals are
+    percentiles of a bootstrap over candidates and, where a candidate has several repeats, over these within it;
+    fewer than five candidates have none. Seeded: the same numbers give the same intervals.
     """
     means = np.array([one.mean for one in measured], dtype=np.float64) * (-1.0 if lower_is_better else 1.0)
     table = {
@@ -107,7 +114,7 @@ def agreements(
         for name, values in scores.items()
     }
     static = table.get(STATIC)
-    if static is not None and not np.isfinite(static).any():
+    if static is not None and not (np.isfinite(static) & np.isfinite(means)).any():
         static = None
     names = [*(name for name in table if name != STATIC), *([STATIC] if STATIC in table else [])]
     return [
@@ -124,15 +131,16 @@ def _agreement(
     static: Floats | None,
     lower_is_better: bool,
 ) -> Agreement:
-    used = [int(i) for i in np.flatnonzero(np.isfinite(score))]
+    used = [int(i) for i in np.flatnonzero(np.isfinite(score) & np.isfinite(means))]
+    unmeasured = [one.label for one, mean in zip(measured, means, strict=True) if not np.isfinite(mean)]
+    notes = [f"without a finite measured value, left out: {', '.join(unmeasured)}"] if unmeasured else []
     if not used:
         nothing = Figure(None)
-        note = "no candidate has this score"
-        return Agreement(name, 0, nothing, nothing, nothing, nothing, (), None, note)
+        notes.insert(0, "no candidate has this score" if not np.isfinite(score).any() else "nobody has both")
+        return Agreement(name, 0, nothing, nothing, nothing, nothing, (), None, "; ".join(notes))
     drawn = _Draws([measured[i] for i in used], lower_is_better)
     y, x = means[used][None], score[used][None]
     values = (weighted_tau(y[0], x[0]), float(spearmans(y, x)[0]), float(pearsons(y, x)[0]))
-    notes = []
     if len(used) < 2:
         notes.append("one candidate alone has no order")
     elif np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -166,7 +174,7 @@ def _over_static(
     measured: Sequence[Measured], means: Floats, score: Floats, static: Floats, lower_is_better: bool
 ) -> Figure:
     """The tau of a score minus that of the static baseline, where both are defined."""
-    both = [int(i) for i in np.flatnonzero(np.isfinite(score) & np.isfinite(static))]
+    both = [int(i) for i in np.flatnonzero(np.isfinite(score) & np.isfinite(static) & np.isfinite(means))]
     y = means[both]
     value = weighted_tau(y, score[both]) - weighted_tau(y, static[both])
     if len(both) < FEWEST:
