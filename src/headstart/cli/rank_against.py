@@ -53,11 +53,14 @@ def show(
                 "--elsewhere: is for a ranking; the data sets of a table are each other's static baseline."
             )
         found = against_tables(paths, metric=metric)
+    from headstart.transferability.against_shown import in_lines
+
+    shown = in_lines(found)
     if plot:
         from headstart.transferability.against_picture import draw
 
-        draw(found, plot)
-    _print(found, how)
+        draw(shown, plot)
+    _print(found if how == "json" else shown, how)
     if plot and how == "table":
         print(f"Picture: {plot}")
     return 0

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from headstart.compare.statistics.across import aggregate_mean
-from headstart.errors import RecordError
 from headstart.transferability.agreement import Agreement, Figure, Measured, agreements
 from headstart.transferability.columns import direction_note
 from headstart.transferability.measured import measured_of
-from headstart.transferability.published import Tables, name_twice, read_tables
+from headstart.transferability.published import Tables, mistake, name_twice, read_tables
 from headstart.transferability.ranking import STATIC, Ranking
 from headstart.transferability.static import PARAMETERS, leave_one_out, static_scores
 from headstart.transferability.verdicts import Verdict, verdicts_of
@@ -102,13 +101,13 @@ def against_tables(paths: Sequence[Path], *, metric: str | None) -> Against:
     """Long tables: each data set by itself, and the mean over them; raises RecordError as `read_tables` does."""
     read = [read_tables(path, metric=metric) for path in paths]
     if len({one.metric for one in read}) > 1:
-        raise RecordError(
+        raise mistake(
             f"{paths[0]}, ...: measure different things ({', '.join(sorted({one.metric for one in read}))}); "
             "--metric names the one."
         )
     names = [table.dataset for one in read for table in one.tables]
     if twice := name_twice(names):
-        raise RecordError(
+        raise mistake(
             f"{', '.join(map(str, paths))}: data set {' or '.join(dict.fromkeys(twice))} is in several files."
         )
     tables = Tables(paths[0], read[0].metric, tuple(table for one in read for table in one.tables))

@@ -9,11 +9,11 @@ from pathlib import Path
 from headstart.compare.results import Result
 from headstart.compare.sources import find_results
 from headstart.config.checks import METRICS
-from headstart.errors import RecordError, did_you_mean
+from headstart.errors import did_you_mean
 from headstart.transferability.agreement import Measured
 from headstart.transferability.columns import is_lower_better
 from headstart.transferability.matching import BestArm, Setting, best_arm, models_of, settings
-from headstart.transferability.published import plain_name, read_tables
+from headstart.transferability.published import mistake, plain_name, read_tables
 from headstart.transferability.ranking import Ranking
 
 MOST_NAMED = 6
@@ -43,9 +43,9 @@ def measured_of(ranking: Ranking, paths: Sequence[Path], *, metric: str | None =
     """
     tables = [path for path in paths if path.suffix.lower() == ".csv"]
     if tables and len(tables) < len(paths):
-        raise RecordError(f"{tables[0]}: give tables alone, or runs and sweeps alone: their metrics may differ.")
+        raise mistake(f"{tables[0]}: give tables alone, or runs and sweeps alone: their metrics may differ.")
     if len(tables) > 1:
-        raise RecordError(f"{tables[1]}: with --ranking there is one table.")
+        raise mistake(f"{tables[1]}: with --ranking there is one table.")
     return _of_table(ranking, tables[0], metric) if tables else _of_runs(ranking, paths, metric)
 
 
@@ -60,7 +60,7 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
     if not arms:
         have = list(dict.fromkeys(_said(arm.example) for arm in setting.arms))
         names = [one.name for one in ranking.candidates]
-        raise RecordError(
+        raise mistake(
             f"{_paths(paths)}: no run with {setting.metric} is of a candidate "
             f"({_list(names)}); the runs on {setting.dataset} are of {_list(have)}."
         )
@@ -102,7 +102,7 @@ def _check_metric(metric: str | None, ranking: Ranking, results: Sequence[Result
     if metric is not None and metric not in have:
         known = [f"test/{name}" for name in METRICS.get(ranking.task, ())]
         hint = did_you_mean(metric, [*known, *have]) or f" They have {_list(list(have)) or 'none'}."
-        raise RecordError(f"--metric {metric}: none of these runs has it.{hint}")
+        raise mistake(f"--metric {metric}: none of these runs has it.{hint}")
 
 
 def _setting(ranking: Ranking, found: Sequence[Setting], paths: Sequence[Path]) -> tuple[Setting, list[str]]:
@@ -110,7 +110,7 @@ def _setting(ranking: Ranking, found: Sequence[Setting], paths: Sequence[Path]) 
     same = [one for one in found if one.fingerprint == ranking.fingerprint]
     if not same:
         others = dict.fromkeys(f"{one.dataset} ({one.fingerprint[:8]})" for one in found)
-        raise RecordError(
+        raise mistake(
             f"{_paths(paths)}: no completed run is on the ranking's data set, {ranking.dataset} "
             f"({ranking.fingerprint[:8]}); there are runs on {_list(list(others)) or 'none'} (other sets are for "
             "--elsewhere)."
@@ -133,7 +133,7 @@ def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
     named = [one for one in tables.tables if plain_name(one.dataset) == plain_name(ranking.dataset)]
     notes = []
     if not named and len(tables.tables) > 1:
-        raise RecordError(
+        raise mistake(
             f"{path}: has no rows on {ranking.dataset}; its data sets are "
             f"{_list([one.dataset for one in tables.tables])}."
         )
@@ -145,7 +145,7 @@ def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
     labels = {one.name: one.label for one in ranking.candidates}
     models = models_of(ranking.candidates, list(rows))
     if not models:
-        raise RecordError(
+        raise mistake(
             f"{path}: no row on {table.dataset} is of a candidate ({_list([c.name for c in ranking.candidates])}); "
             f"its models are {_list(list(rows))}."
         )

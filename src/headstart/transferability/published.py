@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.errors import RecordError, did_you_mean
+from headstart.printable import one_line
 from headstart.transferability.agreement import Measured
 from headstart.transferability.columns import is_lower_better, is_measured, of_tests, scores_among
 from headstart.transferability.ranking import STATIC
@@ -56,6 +57,11 @@ class Tables:
         return is_lower_better(self.metric)
 
 
+def mistake(text: str) -> RecordError:
+    """What is wrong with a table, in one line whatever its names hold."""
+    return RecordError(one_line(text))
+
+
 def plain_name(dataset: str) -> str:
     """The name of a data set by which it is told from others: CIFAR-10 is cifar10."""
     return "".join(letter for letter in dataset.casefold() if letter.isalnum()) or dataset.casefold()
@@ -84,12 +90,12 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
     columns = list(rows[0][1])
     model = next((name for name in MODEL if name in columns), None)
     if model is None:
-        raise RecordError(f"{path}: has no column `model`; there are {', '.join(columns)}.")
+        raise mistake(f"{path}: has no column `model`; there are {', '.join(columns)}.")
     numeric = [name for name in columns if _is_numeric(rows, name)]
     measured = _measured_column(path, columns, numeric, metric)
     names = [name for name in scores_among(numeric, measured) if name not in _NO_SCORES]
     if with_scores and not names:
-        raise RecordError(f"{path}: has no column of scores beside {measured}; there are {', '.join(columns)}.")
+        raise mistake(f"{path}: has no column of scores beside {measured}; there are {', '.join(columns)}.")
     size = next((name for name in PARAMETERS if name in numeric), None)
     by_set: dict[str, list[tuple[int, dict[str, str]]]] = {}
     for number, row in rows:
@@ -97,7 +103,7 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
             continue
         by_set.setdefault(row.get(DATASET, "").strip(), []).append((number, row))
     if twice := name_twice([dataset or NAMELESS for dataset in by_set]):
-        raise RecordError(
+        raise mistake(
             f"{path}: data sets {twice[0]} and {twice[1]} are the same by name; write it one way in all rows."
         )
     tables = [
@@ -106,9 +112,9 @@ def read_tables(path: Path, *, metric: str | None = None, with_scores: bool = Tr
     ]
     tables = [table for table in tables if table.measured]
     if not tables:
-        raise RecordError(f"{path}: no row has a value of {measured}.")
+        raise mistake(f"{path}: no row has a value of {measured}.")
     if with_scores and not any(name != STATIC for table in tables for name in table.scores):
-        raise RecordError(f"{path}: no row with a value of {measured} has a score ({', '.join(names)}).")
+        raise mistake(f"{path}: no row with a value of {measured} has a score ({', '.join(names)}).")
     return Tables(path, measured, tuple(tables))
 
 
@@ -123,17 +129,17 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                     rows.append((line, cells))
                 line = reader.line_num + 1
     except FileNotFoundError as error:
-        raise RecordError(f"{path}: there is no such file.") from error
+        raise mistake(f"{path}: there is no such file.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecordError(f"{path}: cannot be read as CSV ({error}).") from error
+        raise mistake(f"{path}: cannot be read as CSV ({error}).") from error
     if len(rows) < 2:
-        raise RecordError(f"{path}: has no rows.")
+        raise mistake(f"{path}: has no rows.")
     (_, columns), *rows = rows
     if len(set(columns)) < len(columns) or "" in columns:
-        raise RecordError(f"{path}: its first row must name every column, each once.")
+        raise mistake(f"{path}: its first row must name every column, each once.")
     for number, cells in rows:
         if len(cells) != len(columns):
-            raise RecordError(f"{path}: line {number} has not {len(columns)} cells as the first row has.")
+            raise mistake(f"{path}: line {number} has not {len(columns)} cells as the first row has.")
     return [(number, dict(zip(columns, cells, strict=True))) for number, cells in rows]
 
 
@@ -154,18 +160,18 @@ def _measured_column(path: Path, columns: Sequence[str], numeric: Sequence[str],
     if metric is not None:
         if metric not in columns:
             hint = did_you_mean(metric, columns) or f" There are {', '.join(columns)}."
-            raise RecordError(f"{path}: --metric {metric}: there is no such column.{hint}")
+            raise mistake(f"{path}: --metric {metric}: there is no such column.{hint}")
         if metric not in numeric:
-            raise RecordError(f"{path}: --metric {metric}: that column holds no numbers.")
+            raise mistake(f"{path}: --metric {metric}: that column holds no numbers.")
         return metric
     found = next((name for name in numeric if is_measured(name)), None)
     if found is None and (unknown := of_tests(numeric)):
-        raise RecordError(
+        raise mistake(
             f"{path}: {unknown[0]} is no metric that is known here; name what training measured by --metric "
             "(higher is taken as better where the name is not known)."
         )
     if found is None:
-        raise RecordError(
+        raise mistake(
             f"{path}: no column is what training measured, such as test/accuracy_micro or finetuned_accuracy; "
             f"name it by --metric. There are {', '.join(columns)}."
         )
@@ -190,10 +196,10 @@ def _table(
     for number, row in rows:
         name = row[model].strip()
         if not name:
-            raise RecordError(f"{path}: line {number}: {model} is empty.")
+            raise mistake(f"{path}: line {number}: {model} is empty.")
         key = tuple(row.get(one, "").strip() for one in REPEATS)
         if (name, key) in lines:
-            raise RecordError(
+            raise mistake(
                 f"{path}: lines {lines[name, key]} and {number} are the same model on the same data set ({name}, "
                 f"{dataset or NAMELESS}); a column `seed` tells repeats apart."
             )
@@ -206,7 +212,7 @@ def _table(
         for column in [*names, *([size] if size else [])]:
             given = _number(path, number, column, row[column])
             if scores.setdefault(name, {}).setdefault(column, given) != given:
-                raise RecordError(f"{path}: line {number}: {column} of {name} is not what its earlier rows say.")
+                raise mistake(f"{path}: line {number}: {column} of {name} is not what its earlier rows say.")
     models = list(repeats)
     if left := [name for name in dict.fromkeys(unmeasured) if name not in repeats]:
         notes.append(f"not measured, left out: {', '.join(left)}")
@@ -227,7 +233,7 @@ def _number(path: Path, number: int, name: str, text: str) -> float | None:
         return None
     value = _try(text)
     if value is None:
-        raise RecordError(f"{path}: line {number}: {name} is {text.strip()!r}, not a finite number.")
+        raise mistake(f"{path}: line {number}: {name} is {text.strip()!r}, not a finite number.")
     return value
 
 

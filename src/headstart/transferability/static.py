@@ -9,10 +9,9 @@ import numpy as np
 
 from headstart.compare.sources import find_results
 from headstart.config.checks import lower_is_better
-from headstart.errors import RecordError
 from headstart.transferability.correlation import scaled
 from headstart.transferability.matching import best_arm, models_of, settings
-from headstart.transferability.published import Table, Tables, plain_name, read_tables
+from headstart.transferability.published import Table, Tables, mistake, plain_name, read_tables
 from headstart.transferability.ranking import Ranked
 
 PARAMETERS = "number of parameters"
@@ -96,7 +95,7 @@ def leave_one_out(tables: Sequence[Table], *, lower: bool) -> dict[str, tuple[fl
 def _read(path: Path) -> Tables:
     tables = read_tables(path, with_scores=False)
     if not all(table.is_named for table in tables.tables):
-        raise RecordError(
+        raise mistake(
             f"{path}: --elsewhere: not all rows say in a column `dataset` which data set they are on; they might "
             "be on the ranking's own."
         )
