@@ -55,7 +55,7 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
     setting, further = _setting(ranking, settings(results, metric=metric), paths)
     notes += further
     labels = {one.name: one.label for one in ranking.candidates}
-    found = {one.name: best_arm(one, setting) for one in ranking.candidates}
+    found = {one.name: best_arm(one, setting, ranking.candidates) for one in ranking.candidates}
     arms = {name: arm for name, arm in found.items() if arm is not None}
     if not arms:
         have = list(dict.fromkeys(_said(arm.example) for arm in setting.arms))
@@ -120,7 +120,9 @@ def _setting(ranking: Ranking, found: Sequence[Setting], paths: Sequence[Path]) 
         notes.append(f"runs on {left} other data set{'s' if left > 1 else ''} left out (--elsewhere is for them).")
     exact = [one for one in same if one.images == ranking.images]
     of = exact or sorted(same, key=lambda one: one.images or 0, reverse=True)
-    chosen = max(of, key=lambda one: sum(best_arm(c, one) is not None for c in ranking.candidates))
+    chosen = max(
+        of, key=lambda one: sum(best_arm(c, one, ranking.candidates) is not None for c in ranking.candidates)
+    )
     if not exact:
         notes.append(f"trained on {chosen.images} images; the ranking was made of {ranking.images}.")
     elif len(same) > 1:

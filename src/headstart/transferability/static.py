@@ -122,7 +122,7 @@ def _of_runs(paths: Sequence[Path], candidates: Sequence[Ranked], fingerprint: s
     by_base: dict[str, list[dict[str, float]]] = {}
     for setting in settings(find_results(paths)[0]):
         if not fingerprint or setting.fingerprint != fingerprint:
-            arms = {one.name: best_arm(one, setting) for one in candidates}
+            arms = {one.name: best_arm(one, setting, candidates) for one in candidates}
             sign = -1.0 if lower_is_better(setting.metric) else 1.0
             values = {name: sign * arm.mean for name, arm in arms.items() if arm}
             by_base.setdefault(setting.base, []).append(values)
