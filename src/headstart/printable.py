@@ -12,3 +12,8 @@ def printable(text: str) -> str:
     """`text` with every control character as an escape, but for line feeds and tabs."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """The same with line feeds and tabs escaped too: for names that stand within a line."""
+    return printable(text).replace("\n", r"\n").replace("\t", r"\t")

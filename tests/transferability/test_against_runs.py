@@ -29,11 +29,11 @@ def candidate(name: str, backbone: str, *, sha256: str | None = None, **further:
     source = "file" if sha256 else "scratch"
     return Ranked(
         name=name,
-        overrides=(),
         backbone=backbone,
         library="timm",
         weights={"source": source, "name": name, "sha256": sha256, "seed": 0},
         **{  # type: ignore[arg-type]
+            "overrides": (),
             "parameters": 1000,
             "images_per_second": 1.0,
             "memory": 1,
@@ -148,6 +148,53 @@ def test_validation_chooses_the_arm_and_never_the_test(trained: Trained, better:
     assert arm.mean == pytest.approx(0.2)
     assert arm.label == f"strategy={strategy}"
     assert arm.others == tuple({"strategy=full", "strategy=linear_probe"} - {arm.label})
+
+
+def with_pool(result: Result, pool: str, value: float) -> Result:
+    """The same run with another head.pool, and what it measured."""
+    assert result.record is not None
+    head = {**result.record.config["head"], "pool": pool}
+    config = {**result.record.config, "head": head}
+    record = replace(result.record, config=config)
+    metrics = {**result.metrics, "test/accuracy_micro": value}
+    return replace(
+        result, id=f"{result.id}-{pool}", arm=f"{result.arm}-{pool}", config=config, record=record, metrics=metrics
+    )
+
+
+def test_candidates_that_differ_in_their_pooling_have_their_own_runs(trained: Trained) -> None:
+    plain = trained.ranking.candidates[0]
+    own = replace(
+        plain, name="ours max", overrides=("backbone.name=test_resnet", "head.pool='max'", "weights=file")
+    )
+    found = [one for one in results(trained) if one.config["weights"]["source"] == "file"]
+    (alone,) = settings(found)
+    (both,) = settings([*found, *(with_pool(one, "max", 0.3) for one in found)])
+    pair = (plain, own)
+    assert best_arm(own, alone, pair) is None
+    for setting in (alone, both):
+        arm = best_arm(plain, setting, pair)
+        assert arm is not None
+        assert len(arm.others) == 1  # strategies, and not the other's runs
+        assert 0.3 not in arm.repeats.values()
+    arm = best_arm(own, both, pair)
+    assert arm is not None
+    assert set(arm.repeats.values()) == {0.3}
+    auto = replace(own, overrides=("head.pool=auto",))
+    assert best_arm(auto, alone, pair) is not None
+
+
+def test_candidates_that_differ_in_the_seed_alone_have_their_own_runs(trained: Trained) -> None:
+    zero, one, two = (candidate(f"seed={seed}", "test_resnet", overrides=(f"seed={seed}",)) for seed in range(3))
+    two, one = (replace(c, weights={**c.weights, "seed": seed}) for seed, c in ((2, two), (1, one)))
+    by_seed = {r.seed: r.metrics["test/accuracy_micro"] for r in results(trained) if r.is_scratch}
+    measured = measured_of(ranking_of((zero, one, two), trained.fingerprint), [trained.outputs])
+    assert {m.name: m.repeats for m in measured.measured} == {f"seed={s}": {s: by_seed[s]} for s in (0, 1)}
+    assert "not trained, left out: seed=2." in measured.notes
+    # of one candidate they are repeats, whatever its seed
+    (alone,) = measured_of(ranking_of((two,), trained.fingerprint), [trained.outputs]).measured
+    assert alone.repeats == by_seed
+    assert "2 of 3 candidates" in static_scores((zero, one, two), [trained.outputs])[0]
 
 
 def test_another_metric_and_its_direction(trained: Trained) -> None:

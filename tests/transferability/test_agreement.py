@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from headstart.transferability import correlation
-from headstart.transferability.agreement import Agreement, Measured, agreements
+from headstart.transferability.agreement import Agreement, Measured, agreements, best_first
 
 VALUES = (0.91, 0.88, 0.80, 0.79, 0.75, 0.74, 0.60, 0.55)
 SCORES = (3.0, 5.0, 4.0, 2.0, 2.5, 1.0, 0.5, 0.7)
@@ -66,6 +66,21 @@ def test_a_metric_of_which_less_is_better_is_turned() -> None:
     assert only(agreements(measured(losses), {"logme": SCORES})).tau.value < 0  # type: ignore[operator]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [1e308, 1e-300])
+def test_the_largest_numbers_agree_as_others_do(factor: float) -> None:
+    plain = only(agreements(measured(), {"logme": SCORES}))
+    values, scores = ([v / max(of) * factor for v in of] for of in (VALUES, SCORES))
+    for one in (
+        only(agreements(measured(values), {"logme": scores})),
+        only(agreements([Measured(f"m{i}", {0: v, 1: v}) for i, v in enumerate(values)], {"logme": scores})),
+    ):
+        for name in ("tau", "spearman", "pearson"):
+            assert getattr(one, name).value == pytest.approx(getattr(plain, name).value, abs=1e-12)
+        assert one.pearson.low is not None
+        assert one.regret.value == pytest.approx((VALUES[0] - VALUES[1]) / VALUES[0] * factor, rel=1e-9)
+
+
 @pytest.mark.parametrize("missing", [None, math.nan])
 def test_a_candidate_without_the_score_is_left_out_of_it_alone(missing: float | None) -> None:
     scores = [missing, *SCORES[1:]]
@@ -76,6 +91,21 @@ def test_a_candidate_without_the_score_is_left_out_of_it_alone(missing: float | 
     # paired with the baseline on the same seven: there both are the same
     assert left.over_static is not None
     assert (left.over_static.value, left.over_static.low, left.over_static.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_candidate_without_a_measured_number_is_left_out_and_named(value: float) -> None:
+    lost = [Measured("lost", {0: 0.9, 1: value}, "Lost one"), *measured()[1:]]
+    left, static = agreements(lost, {"logme": SCORES, "static": SCORES})
+    without, _ = agreements(measured()[1:], {"logme": SCORES[1:], "static": SCORES[1:]})
+    assert (left.n, left.tau, left.pearson, left.regret) == (7, without.tau, without.pearson, without.regret)
+    assert left.over_static == without.over_static
+    assert left.note == static.note == "without a finite measured value, left out: Lost one"
+    none = only(agreements(lost[:1], {"logme": [1.0]}))
+    assert (none.n, none.tau.value) == (0, None)
+    if math.isnan(value):
+        for lower in (False, True):
+            assert [one.name for one in best_first(lost, lower_is_better=lower)][-1] == "lost"
 
 
 def test_no_score_at_all() -> None:

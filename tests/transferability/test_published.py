@@ -120,6 +120,24 @@ def test_one_set_is_measured_against_the_number_of_parameters(tmp_path: Path) ->
     assert found.means == ()
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_are_shown_drawn_and_valid_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{of},m{i},{i * 0.3e308},{i},x\n" for of in "ab" for i in range(6))
+    path = write(tmp_path / "a.csv", f"dataset,model,accuracy,logme,kind\n{rows}")
+    show(None, [path], metric=None, how="table", plot=tmp_path / "a.png")
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 180
+    show(None, [path], metric=None, how="json", plot=None)
+    plain = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert plain["datasets"][0]["agreement"][0]["over_static"]["value"] == 0  # both are right
+    turned = write(
+        tmp_path / "b.csv", f"dataset,model,accuracy,logme,kind\n{rows}".replace("1.5e+308", "-1.5e+308")
+    )
+    show(None, [turned], metric=None, how="json", plot=None)
+    assert json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+
+
 def test_a_set_without_any_baseline_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = ONE.format(metric="accuracy").replace("parameters", "steps")
     show(None, [write(tmp_path / "a.csv", text)], metric=None, how="table", plot=None)
@@ -129,12 +147,39 @@ def test_a_set_without_any_baseline_says_so(tmp_path: Path, capsys: pytest.Captu
     assert "Highest tau: logme; the static baseline to hold it against is not there." in text
 
 
-@pytest.mark.parametrize("metric", ["log_loss", "test/rmse", "finetuned_mae", "top1_error"])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "log_loss",
+        "test/rmse",
+        "finetuned_mae",
+        "test/nll",
+        "test/error_rate",
+        "test/top5_err",
+        "test/Brier",
+        "top1_error",
+    ],
+)
 def test_less_may_be_better(tmp_path: Path, metric: str) -> None:
     path = write(tmp_path / "a.csv", ONE.format(metric=metric))
     found = against_tables([path], metric="top1_error" if metric == "top1_error" else None)
     assert found.lower_is_better
     assert found.datasets[0].agreements[1].tau.value == pytest.approx(-1)
+    assert found.notes == ()
+
+
+def test_a_name_that_does_not_tell_the_direction_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "a.csv", ONE.format(metric="test/goodness"))
+    with pytest.raises(RecordError, match=r"test/goodness is no metric that is known here; name what .* --metric"):
+        against_tables([path], metric=None)
+    for how in ("table", "json", "csv"):
+        show(None, [path], metric="test/goodness", how=how, plot=None)
+        printed = capsys.readouterr()
+        said = printed.err if how == "csv" else printed.out
+        assert "test/goodness is no metric that is known here: higher is taken as better." in said
+    assert against_tables([path], metric="test/goodness").datasets[0].agreements[1].tau.value == pytest.approx(1)
 
 
 def test_repeats_are_averaged_and_counted(tmp_path: Path) -> None:
@@ -152,17 +197,74 @@ def test_the_measured_column(tmp_path: Path) -> None:
     assert list(read_tables(path).tables[0].scores) == ["score"]
 
 
+def test_blank_lines_are_passed_over(tmp_path: Path) -> None:
+    text = "\n \nmodel,accuracy,logme\na,.5,1\n\nb,.6,2\n  \nc,.7,3\n , ,\n"
+    (table,) = read_tables(write(tmp_path / "a.csv", text)).tables
+    assert [(one.name, one.mean) for one in table.measured] == [("a", 0.5), ("b", 0.6), ("c", 0.7)]
+
+
+def test_other_metrics_and_budgets_are_no_scores(tmp_path: Path) -> None:
+    columns = (
+        "model,finetuned_accuracy,finetuned_log_loss,learning_rate,seconds,images,logme,knn_accuracy,logme_low"
+    )
+    rows = f"{columns},place\n" + "".join(f"m{i},0.{i},1.{i},{i},{i},{i},{i},{i},{i},{i}\n" for i in range(1, 6))
+    path = write(tmp_path / "a.csv", rows)
+    assert list(read_tables(path).tables[0].scores) == ["logme", "knn_accuracy"]
+    plain = write(tmp_path / "b.csv", rows.replace("finetuned_", ""))
+    assert list(read_tables(plain).tables[0].scores) == ["logme", "knn_accuracy"]
+
+
+def test_the_rows_of_a_ranking_hold_its_scores_alone(tmp_path: Path) -> None:
+    from headstart.transferability.listing import csv_of
+    from headstart.transferability.ranking import Ranked, Ranking
+
+    candidates = tuple(
+        Ranked(
+            f"m{i}",
+            (),
+            "resnet18",
+            "timm",
+            {},
+            i,
+            1.0,
+            1,
+            {},
+            {"knn": i / 9, "static": i},
+            {"knn": (0, 1)},
+            {"knn": (1, 2)},
+        )
+        for i in range(1, 4)
+    )
+    text = csv_of(Ranking("r", "", (), "multiclass", "digits", "f", 9, 10, "knn", "parameters", candidates))
+    first, *rows = text.splitlines()
+    path = write(
+        tmp_path / "a.csv", "\n".join([f"{first},accuracy", *(f"{row},0.{i}" for i, row in enumerate(rows))])
+    )
+    assert list(read_tables(path).tables[0].scores) == ["knn", "static"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("model,logme\na,1\n", "name it by --metric. There are model, logme."),
         ("name,accuracy,logme\na,1,1\n", "has no column `model`; there are name, accuracy, logme."),
         ("model,accuracy\na,1\n", "has no column of scores beside accuracy"),
-        ("model,accuracy,logme\na,1,1\nb,good,1\n", "row 3: accuracy is 'good', not a finite number."),
-        ("model,accuracy,logme\na,1,1\na,2,1\n", "rows 2 and 3 are the same model on the same data set (a, data)"),
-        ("model,seed,accuracy,logme\na,0,1,1\na,1,2,2\n", "row 3: logme of a is not what its earlier rows say."),
-        ("model,accuracy,logme\na,1\n", "row 2 has not 3 cells"),
+        ("model,accuracy,logme\na,1,1\nb,good,1\n", "line 3: accuracy is 'good', not a finite number."),
+        ("model,accuracy,logme\na,1,1\na,2,1\n", "lines 2 and 3 are the same model on the same data set (a, data)"),
+        ("model,seed,accuracy,logme\na,0,1,1\na,1,2,2\n", "line 3: logme of a is not what its earlier rows say."),
+        ("model,accuracy,logme\na,1\n", "line 2 has not 3 cells"),
         ("model,accuracy,logme\n", "has no rows"),
+        ("model,accuracy,logme\n  \n", "has no rows"),
+        ('model,accuracy,logme\n\n  \n,,\n"a",1,1\n"b ",1,"\n2"\nc,good,1\n', "line 8: accuracy is 'good'"),
+        ("model,accuracy,logme\na,1,1\n\nb,1\n", "line 4 has not 3 cells"),
+        ("dataset,model,accuracy,logme\na,m,1,1\nA,n,1,1\n", "data sets a and A are the same by name"),
+        ("dataset,model,accuracy,logme\nc10,m,1,1\nC-10,n,1,1\n", "data sets c10 and C-10 are the same by name"),
+        ("dataset,model,accuracy,logme\n,m,1,1\ndata,n,1,1\n", "data sets data and data are the same by name"),
+        (
+            "dataset,model,accuracy,logme\na,m,1,\na,n,2,\nb,m,1,\nb,n,2,\nb,x,,3\n",
+            "no row with a value of accuracy has a score (logme).",
+        ),
+        ("model,accuracy,static\na,1,1\n", "no row with a value of accuracy has a score (static)."),
         ("model,model,accuracy\na,a,1\n", "must name every column, each once"),
     ],
 )
@@ -190,3 +292,6 @@ def test_mistakes_of_the_command_line(tmp_path: Path) -> None:
         show(None, [TABLES], metric=None, how="table", plot=tmp_path / "a.txt")
     with pytest.raises(RecordError, match="data set Aircraft is in several files"):
         show(None, [TABLES, TABLES], metric=None, how="table", plot=None)
+    other = write(tmp_path / "b.csv", "dataset,model,finetuned_accuracy,logme\nair-craft,m,1,1\n")
+    with pytest.raises(RecordError, match="data set Aircraft or air-craft is in several files"):
+        show(None, [TABLES, other], metric=None, how="table", plot=None)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headstart.errors import RecordError
+from headstart.transferability.agreement import Measured
+from headstart.transferability.published import Table
 from headstart.transferability.ranking import Ranked
-from headstart.transferability.static import mean_elsewhere, static_scores
+from headstart.transferability.static import check_elsewhere, leave_one_out, mean_elsewhere, static_scores
 
 
 def candidate(backbone: str, parameters: int, *, source: str = "pretrained", name: str = "") -> Ranked:
@@ -60,10 +63,27 @@ def test_mean_of_scaled_results_elsewhere(tmp_path: Path) -> None:
     )
 
 
-def test_the_own_data_set_is_left_out(tmp_path: Path) -> None:
-    words, scores = static_scores(THREE, [write(tmp_path / "a.csv")], dataset="Pets")
+@pytest.mark.parametrize("name", ["Pets", "PE-TS", "p e_t.s"])
+def test_the_own_data_set_is_left_out(tmp_path: Path, name: str) -> None:
+    words, scores = static_scores(THREE, [write(tmp_path / "a.csv")], dataset=name)
     assert words == "mean over 1 other data set (covers 2 of 3 candidates)"
     assert scores == {"resnet18.a1_in1k": -1.0, "resnet50.a1_in1k": 1.0}
+
+
+@pytest.mark.parametrize("nameless", ["model,accuracy\nresnet18,0.5\n", TABLE + ",resnet18,0.3\n"])
+def test_rows_that_may_be_on_the_own_data_set_are_refused(tmp_path: Path, nameless: str) -> None:
+    path = write(tmp_path / "a.csv", nameless)
+    for asked in (lambda: static_scores(THREE, [path], dataset="pets"), lambda: check_elsewhere([path])):
+        with pytest.raises(RecordError, match=r"--elsewhere: not all rows say in a column `dataset`"):
+            asked()
+
+
+def test_a_set_is_never_its_own_baseline() -> None:
+    one, other = (
+        Table(name, tuple(Measured(m, {0: v}) for m, v in values.items()), {}, None)
+        for name, values in (("CIFAR-10", {"a": 1.0, "b": 2.0}), ("cifar10", {"a": 1.0, "b": 2.0}))
+    )
+    assert leave_one_out([one, other], lower=False) == {"CIFAR-10": (None, None), "cifar10": (None, None)}
 
 
 def test_less_may_be_better(tmp_path: Path) -> None:
@@ -99,6 +119,14 @@ def test_random_weights_and_own_files_are_not_what_a_table_calls_by_their_backbo
 def test_a_set_on_which_all_are_alike_says_nothing() -> None:
     assert mean_elsewhere([{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 3.0}]) == {"a": -1.0, "b": 1.0}
     assert mean_elsewhere([{"a": 1.0}]) == {}
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_numbers_are_scaled_as_others_are() -> None:
+    assert mean_elsewhere([{"a": 0.2e308, "b": 1.0e308, "c": 0.6e308}]) == pytest.approx(
+        {"a": -math.sqrt(1.5), "b": math.sqrt(1.5), "c": 0.0}, abs=1e-12
+    )
+    assert mean_elsewhere([{"a": 1.0, "b": 3.0, "c": math.inf, "d": math.nan}]) == {"a": -1.0, "b": 1.0}
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

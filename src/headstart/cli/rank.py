@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.errors import ConfigError
+from headstart.printable import one_line
 
 if TYPE_CHECKING:
     from headstart.sweep.expand import Jobs
@@ -163,7 +164,7 @@ def _rank(arguments: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         status = 3 if ranking.left_out or (arguments.by or ranking.by) != ranking.by else 0
         for name, why in ranking.left_out.items():
-            print(f"left out: {name}: {why}", file=sys.stderr)
+            print(one_line(f"left out: {name}: {why}"), file=sys.stderr)
         trained: list[Path] = []
         if train:
             named = {one.name: one for one in candidates}
@@ -195,7 +196,7 @@ def _ranking(
         config_dirs=config_dirs,
         command=("headstart", *sys.argv[1:]),
     )
-    return rank(asked, say=lambda line: print(line, file=sys.stderr, flush=True))
+    return rank(asked, say=lambda line: print(one_line(line), file=sys.stderr, flush=True))
 
 
 def _keep(ranking: Ranking, output_dir: Path, *, plot: Path | None) -> Path:
@@ -223,7 +224,8 @@ def _show(ranking: Ranking, folder: Path, *, how: str, plot: Path | None) -> Non
     else:
         from rich.console import Console
 
-        print(f"{ranking.dataset}: {ranking.images:,} training images, {ranking.outputs} outputs ({ranking.task})")
+        named = one_line(ranking.dataset)
+        print(f"{named}: {ranking.images:,} training images, {ranking.outputs} outputs ({ranking.task})")
         console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
         console.print(table(ranking, width=console.width))
         for line in lines(ranking):

@@ -53,11 +53,14 @@ def show(
                 "--elsewhere: is for a ranking; the data sets of a table are each other's static baseline."
             )
         found = against_tables(paths, metric=metric)
+    from headstart.transferability.against_shown import in_lines
+
+    shown = in_lines(found)
     if plot:
         from headstart.transferability.against_picture import draw
 
-        draw(found, plot)
-    _print(found, how)
+        draw(shown, plot)
+    _print(found if how == "json" else shown, how)
     if plot and how == "table":
         print(f"Picture: {plot}")
     return 0
@@ -65,7 +68,7 @@ def show(
 
 def _print(found: Against, how: str) -> None:
     if how == "json":
-        print(json.dumps(found.to_dict(), indent=1))
+        print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
         return
     if how == "csv":
         text = io.StringIO()
@@ -74,6 +77,8 @@ def _print(found: Against, how: str) -> None:
         writer.writeheader()
         writer.writerows(rows)
         print(text.getvalue(), end="")
+        for note in found.notes:
+            print(note, file=sys.stderr)  # the rows have no place for it
         return
     from rich.console import Console
 

@@ -62,7 +62,7 @@ def grid(sheet: Sheet) -> Table:
     """A sheet for a terminal."""
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(sheet.header):
-        found.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
+        found.add_column(Text(name), justify="left" if i == 0 else "right", overflow="fold")
     for row in sheet.rows:
         found.add_row(*(Text(cell) for cell in row))
     return found

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart.compare.statistics.across import aggregate_mean
-from headstart.errors import RecordError
 from headstart.transferability.agreement import Agreement, Figure, Measured, agreements
+from headstart.transferability.columns import direction_note
 from headstart.transferability.measured import measured_of
-from headstart.transferability.published import Tables, read_tables
+from headstart.transferability.published import Tables, mistake, name_twice, read_tables
 from headstart.transferability.ranking import STATIC, Ranking
 from headstart.transferability.static import PARAMETERS, leave_one_out, static_scores
 from headstart.transferability.verdicts import Verdict, verdicts_of
@@ -63,16 +66,19 @@ class Against:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "metric": self.metric,
-            "lower_is_better": self.lower_is_better,
-            "static": self.static,
-            "datasets": [_plain(one) for one in self.datasets],
-            "mean": [dataclasses.asdict(one) for one in self.means],
-            "verdicts": [dataclasses.asdict(one) for one in self.verdicts],
-            "notes": list(self.notes),
-        }
+        """Plain data; None for what is not finite, which JSON has not."""
+        found: dict[str, Any] = _finite(
+            {
+                "metric": self.metric,
+                "lower_is_better": self.lower_is_better,
+                "static": self.static,
+                "datasets": [_plain(one) for one in self.datasets],
+                "mean": [dataclasses.asdict(one) for one in self.means],
+                "verdicts": [dataclasses.asdict(one) for one in self.verdicts],
+                "notes": list(self.notes),
+            }
+        )
+        return found
 
     def flat_rows(self) -> list[dict[str, Any]]:
         """A flat row per data set and score, then per score over the data sets."""
@@ -95,16 +101,21 @@ def against_tables(paths: Sequence[Path], *, metric: str | None) -> Against:
     """Long tables: each data set by itself, and the mean over them; raises RecordError as `read_tables` does."""
     read = [read_tables(path, metric=metric) for path in paths]
     if len({one.metric for one in read}) > 1:
-        raise RecordError(
+        raise mistake(
             f"{paths[0]}, ...: measure different things ({', '.join(sorted({one.metric for one in read}))}); "
             "--metric names the one."
         )
     names = [table.dataset for one in read for table in one.tables]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise RecordError(f"{', '.join(map(str, paths))}: data set {twice} is in several files.")
+    if twice := name_twice(names):
+        raise mistake(
+            f"{', '.join(map(str, paths))}: data set {' or '.join(dict.fromkeys(twice))} is in several files."
+        )
     tables = Tables(paths[0], read[0].metric, tuple(table for one in read for table in one.tables))
     lower = tables.lower_is_better
-    words, notes = "mean over the other data sets of the table (leave one out, z-scored)", []
+    words, notes = (
+        "mean over the other data sets of the table (leave one out, z-scored)",
+        direction_note(tables.metric),
+    )
     if len(tables.tables) > 1:
         static = leave_one_out(tables.tables, lower=lower)
     else:
@@ -154,9 +165,11 @@ def against_ranking(
         arms={name: arm.label for name, arm in found.arms.items()},
         notes=found.notes,
     )
+    notes = [*direction_note(found.metric), *notes]
     return Against(found.metric, found.lower_is_better, words, (of,), verdicts=tuple(verdicts), notes=tuple(notes))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def means_of(datasets: Sequence[OfDataset]) -> list[Mean]:
     """Each score over the data sets that have it, from three on with an interval; nothing for one data set."""
     if len(datasets) < 2:
@@ -186,10 +199,21 @@ def _mean(figures: Sequence[Figure], *, never_negative: bool = False) -> Figure:
     if not values:
         return Figure(None)
     found = aggregate_mean([[value] for value in values])
+    if not math.isfinite(found.value):
+        return Figure(None)
     low, high = found.over_datasets or (None, None)
     if low is not None and never_negative:
         low = max(low, 0.0)  # Student's t knows of no bounds
     return Figure(found.value, low, high)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(of: OfDataset) -> dict[str, Any]:

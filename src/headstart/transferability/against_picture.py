@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart.records.pictures import check_picture, write_picture
 from headstart.transferability.against import Against, OfDataset
-from headstart.transferability.agreement import Agreement, Figure, Measured
+from headstart.transferability.agreement import Agreement, Figure, Measured, best_first
 from headstart.transferability.ranking import STATIC
 
 _INK, _SCORE, _STATIC, _GRID, _ZERO = "#1f2933", "#2a6f97", "#c0562f", "#e4e7eb", "#9aa5b1"
@@ -19,6 +21,7 @@ MANY = 10_000
 """A static baseline beyond this is no z-score: it counts parameters."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of axes up to the largest numbers
 def draw(against: Against, path: Path) -> None:
     """Write the picture; raises ConfigError for another kind of file, or a folder that is not there."""
     check_picture(path)
@@ -31,7 +34,7 @@ def _by_candidate(against: Against) -> Any:
     from matplotlib.figure import Figure as Canvas
 
     of = against.datasets[0]
-    order = sorted(of.measured, key=lambda one: one.mean, reverse=not against.lower_is_better)
+    order = best_first(of.measured, lower_is_better=against.lower_is_better)
     numbers = {one.name: i for i, one in enumerate(order, start=1)}
     shown = [one for one in of.agreements if one.n]
     columns = 3 if len(shown) in (4, 5) else min(COLUMNS, len(shown) + 1)
@@ -59,7 +62,8 @@ def _by_candidate(against: Against) -> Any:
 
 def _points(panel: Any, of: OfDataset, one: Agreement, numbers: Mapping[str, int]) -> None:
     color = _STATIC if one.is_static else _SCORE
-    known = [(x, m) for x, m in zip(of.scores[one.score], of.measured, strict=True) if x is not None]
+    pairs = zip(of.scores[one.score], of.measured, strict=True)
+    known = [(x, m) for x, m in pairs if x is not None and np.isfinite((x, m.mean)).all()]
     few = len(of.measured) <= MOST_NAMED
     for x, m in sorted(known, key=lambda pair: -numbers[pair[1].name]):  # the best lies on top
         values = list(m.repeats.values())

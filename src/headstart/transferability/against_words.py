@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from headstart.compare.sheets import Sheet
 from headstart.transferability.against import Against, Mean, OfDataset
-from headstart.transferability.agreement import FEWEST, Agreement, Figure
+from headstart.transferability.agreement import FEWEST, Agreement, Figure, best_first
 from headstart.transferability.ranking import STATIC
 
 MARK = "static*"
+LONG = 1e6
+"""From here on numbers have an exponent."""
 HEADER = ("weighted tau", "Spearman", "Pearson", "top-1 regret", "tau over static")
 
 
@@ -59,8 +61,8 @@ def _dataset_sheet(of: OfDataset, against: Against) -> Sheet:
 
 
 def _measured_sheet(of: OfDataset, against: Against) -> Sheet:
-    order = sorted(of.measured, key=lambda one: one.mean, reverse=not against.lower_is_better)
-    rows = tuple((one.label, f"{one.mean:.4f}", str(len(one.repeats)), of.arms[one.name]) for one in order)
+    order = best_first(of.measured, lower_is_better=against.lower_is_better)
+    rows = tuple((one.label, _number(one.mean, ".4f"), str(len(one.repeats)), of.arms[one.name]) for one in order)
     return Sheet("What was measured", ("candidate", against.metric, "repeats", "arm"), rows)
 
 
@@ -77,12 +79,15 @@ def _name(score: str) -> str:
 def _figure(figure: Figure | None, *, signed: bool) -> str:
     if figure is None or figure.value is None:
         return "-"
-    form = "+.3f" if signed else ".3f"  # a difference has its sign
-    text = format(figure.value, form)
+    sign = "+" if signed else ""  # a difference has its sign
+    text = _number(figure.value, f"{sign}.3f")
     if figure.low is None or figure.high is None:
         return text
-    short = form.replace("3", "2")
-    return f"{text} [{figure.low:{short}}, {figure.high:{short}}]"
+    return f"{text} [{_number(figure.low, f'{sign}.2f')}, {_number(figure.high, f'{sign}.2f')}]"
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form if abs(value) < LONG else ".3g")
 
 
 def _chosen(one: Agreement) -> str:

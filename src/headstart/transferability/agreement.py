@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from headstart.transferability.correlation import Floats, pearsons, regrets, spearmans, weighted_tau, weighted_taus
+from headstart.transferability.correlation import (
+    Floats,
+    pearsons,
+    regrets,
+    scaled,
+    spearmans,
+    weighted_tau,
+    weighted_taus,
+)
 from headstart.transferability.ranking import STATIC
 
 RESAMPLES = 2_000
@@ -37,8 +45,9 @@ class Measured:
 
     @property
     def mean(self) -> float:
-        """Over the repeats."""
-        return float(np.mean(list(self.repeats.values())))
+        """Over the repeats; not finite where one of them is not."""
+        values, exponent = scaled(np.array(list(self.repeats.values()), dtype=np.float64))
+        return float(np.ldexp(np.mean(values), exponent[0]))
 
 
 @dataclass(frozen=True)
@@ -82,14 +91,22 @@ class Agreement:
         return self.score == STATIC
 
 
+def best_first(measured: Sequence[Measured], *, lower_is_better: bool) -> list[Measured]:
+    """In the order of what they measured; last those that have no number."""
+    sign = 1.0 if lower_is_better else -1.0
+    return sorted(measured, key=lambda one: (bool(np.isnan(one.mean)), sign * one.mean))
+
+
+@np.errstate(over="ignore", invalid="ignore")
 def agreements(
     measured: Sequence[Measured], scores: Mapping[str, Sequence[float | None]], *, lower_is_better: bool = False
 ) -> list[Agreement]:
     """How each score agrees with `measured`: the static baseline last, where there is one.
 
     A score has a value per candidate, in the same order, higher is better; None or nan leaves the candidate out of
-    that score. Intervals are percentiles of a bootstrap over candidates and, where a candidate has several repeats,
-    over these within it; fewer than five candidates have none. Seeded: the same numbers give the same intervals.
+    that score; one whose measured mean is not finite is left out of all, and the notes say so. Intervals are
+    percentiles of a bootstrap over candidates and, where a candidate has several repeats, over these within it;
+    fewer than five candidates have none. Seeded: the same numbers give the same intervals.
     """
     means = np.array([one.mean for one in measured], dtype=np.float64) * (-1.0 if lower_is_better else 1.0)
     table = {
@@ -97,7 +114,7 @@ def agreements(
         for name, values in scores.items()
     }
     static = table.get(STATIC)
-    if static is not None and not np.isfinite(static).any():
+    if static is not None and not (np.isfinite(static) & np.isfinite(means)).any():
         static = None
     names = [*(name for name in table if name != STATIC), *([STATIC] if STATIC in table else [])]
     return [
@@ -114,15 +131,16 @@ def _agreement(
     static: Floats | None,
     lower_is_better: bool,
 ) -> Agreement:
-    used = [int(i) for i in np.flatnonzero(np.isfinite(score))]
+    used = [int(i) for i in np.flatnonzero(np.isfinite(score) & np.isfinite(means))]
+    unmeasured = [one.label for one, mean in zip(measured, means, strict=True) if not np.isfinite(mean)]
+    notes = [f"without a finite measured value, left out: {', '.join(unmeasured)}"] if unmeasured else []
     if not used:
         nothing = Figure(None)
-        note = "no candidate has this score"
-        return Agreement(name, 0, nothing, nothing, nothing, nothing, (), None, note)
+        notes.insert(0, "no candidate has this score" if not np.isfinite(score).any() else "nobody has both")
+        return Agreement(name, 0, nothing, nothing, nothing, nothing, (), None, "; ".join(notes))
     drawn = _Draws([measured[i] for i in used], lower_is_better)
     y, x = means[used][None], score[used][None]
     values = (weighted_tau(y[0], x[0]), float(spearmans(y, x)[0]), float(pearsons(y, x)[0]))
-    notes = []
     if len(used) < 2:
         notes.append("one candidate alone has no order")
     elif np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -156,7 +174,7 @@ def _over_static(
     measured: Sequence[Measured], means: Floats, score: Floats, static: Floats, lower_is_better: bool
 ) -> Figure:
     """The tau of a score minus that of the static baseline, where both are defined."""
-    both = [int(i) for i in np.flatnonzero(np.isfinite(score) & np.isfinite(static))]
+    both = [int(i) for i in np.flatnonzero(np.isfinite(score) & np.isfinite(static) & np.isfinite(means))]
     y = means[both]
     value = weighted_tau(y, score[both]) - weighted_tau(y, static[both])
     if len(both) < FEWEST:
@@ -191,10 +209,10 @@ def _redrawn(measured: Sequence[Measured], generator: np.random.Generator) -> li
         key = frozenset(ordered)
         if key not in draws:
             draws[key] = generator.integers(0, len(ordered), (RESAMPLES, len(ordered)))
-        values = np.array([one.repeats[repeat] for repeat in ordered], dtype=np.float64)
-        r = len(values)
+        values, exponent = scaled(np.array([one.repeats[repeat] for repeat in ordered], dtype=np.float64))
+        r, mean = len(values), values.mean()
         means = values[draws[key]].mean(axis=1)
-        found.append(one.mean + (means - one.mean) * np.sqrt(r / (r - 1)) if r > 1 else means)
+        found.append(np.ldexp(mean + (means - mean) * np.sqrt(r / (r - 1)) if r > 1 else means, exponent[0]))
     return found
 
 
@@ -203,5 +221,6 @@ def _figure(value: float, resampled: Floats | None) -> Figure:
         return Figure(None)
     if resampled is None or np.mean(~np.isfinite(resampled)) > MOST_UNDEFINED:
         return Figure(float(value))
-    low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    known = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Figure(float(value), float(low), float(high))

@@ -14,6 +14,13 @@ MOST_BY_PAIRS = 64
 """Candidates up to which all pairs of all resamples are looked at together; beyond, each resample is sorted."""
 
 
+def scaled(values: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """(values over a power of two that brings the largest of each row near one, its exponents): sums and squares of
+    the first neither overflow nor vanish, and no bit of ordinary numbers changes."""
+    exponents = np.frexp(np.abs(values).max(axis=-1, keepdims=True))[1].astype(np.int64)
+    return np.ldexp(values, -exponents), exponents
+
+
 def weighted_tau(a: Floats, b: Floats) -> float:
     """Weighted Kendall tau (Vigna 2015): a correlation that counts the top most; nan where either is constant.
 
@@ -38,8 +45,9 @@ def weighted_taus(a: Floats, b: Floats) -> Floats:
 
 def _by_pairs(a: Floats, b: Floats) -> Floats:
     # [m, i, j]: 1 where j has more than i
-    of_a = np.sign(a[:, None, :] - a[:, :, None])
-    of_b = np.sign(b[:, None, :] - b[:, :, None])
+    with np.errstate(over="ignore"):  # an infinite difference has its sign
+        of_a = np.sign(a[:, None, :] - a[:, :, None])
+        of_b = np.sign(b[:, None, :] - b[:, :, None])
     agree, in_a, in_b = (np.sum(x, axis=2) for x in (of_a * of_b, of_a * of_a, of_b * of_b))
     taus = [_tau(_places(first, then), agree, in_a, in_b) for first, then in ((of_a, of_b), (of_b, of_a))]
     return (taus[0] + taus[1]) / 2
@@ -61,7 +69,7 @@ def _tau(places: Floats, agree: Floats, in_a: Floats, in_b: Floats) -> Floats:
 
 def pearsons(a: Floats, b: Floats) -> Floats:
     """Pearson's correlation of each row of `a` and `b`, both (m, n); (m,), nan where either is constant."""
-    x, y = (v - v.mean(axis=1, keepdims=True) for v in (a, b))
+    x, y = (v - v.mean(axis=1, keepdims=True) for v in (scaled(a)[0], scaled(b)[0]))
     # equal numbers have a mean that differs from them by rounding
     x[a.max(axis=1) == a.min(axis=1)] = 0
     y[b.max(axis=1) == b.min(axis=1)] = 0
@@ -79,8 +87,10 @@ def regrets(measured: Floats, score: Floats) -> Floats:
     """What taking the first by `score` costs: best of `measured` minus that of the first, the mean over those that
     share the first place; for each row of two (m, n) arrays, higher is better in both. (m,), never negative."""
     first = score == score.max(axis=1, keepdims=True)
-    taken = np.where(first, measured, 0.0).sum(axis=1) / first.sum(axis=1)
-    return np.maximum(measured.max(axis=1) - taken, 0.0)
+    values, exponents = scaled(measured)
+    taken = np.where(first, values, 0.0).sum(axis=1) / first.sum(axis=1)
+    found: Floats = np.ldexp(np.maximum(values.max(axis=1) - taken, 0.0), exponents[:, 0])
+    return found
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

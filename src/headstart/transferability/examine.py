@@ -102,7 +102,14 @@ def examine(config: Config, rehearsal: Rehearsal, *, with_source: bool) -> Exami
     return Examined(
         prepared,
         bank,
-        Examples(features, targets, prepared.facts.task, prepared.facts.num_classes, source),
+        Examples(
+            features,
+            targets,
+            prepared.facts.task,
+            prepared.facts.num_classes,
+            source,
+            prepared.data.images("train", augmented=False).digests,
+        ),
         no_source,
         parameters=sum(p.numel() for p in prepared.built.model.backbone.parameters()),
         images_per_second=_throughput(prepared),

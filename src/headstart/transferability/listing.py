@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from headstart.printable import one_line
 from headstart.transferability.ranking import STATIC, Ranked, Ranking
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def table(ranking: Ranking, *, width: int) -> Table:
         interval = one.ranks.get(ranking.by)
         where = f"{place} [{interval[0]:.0f} to {interval[1]:.0f}]" if interval else str(place)
         scores = [number(one.scores.get(name)) for name in shown]
-        named = Text(one.label, style="yellow" if one.warning else "")
+        named = Text(one_line(one.label), style="yellow" if one.warning else "")
         made.add_row(where, named, *scores, *_costs(one))
     return made
 
@@ -72,7 +73,7 @@ def lines(ranking: Ranking) -> list[str]:
             sources.setdefault(words, []).append(one.label)
     said += [f"source of {_listed(names)}: {words}" for words, names in sources.items()]
     said += [f"warning: {one.warning}" for one in ranking.candidates if one.warning]
-    return said
+    return [one_line(line) for line in said]
 
 
 def source_words(distance: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from headstart.compare.arms import Arm, arm_labels, group_arms
 from headstart.compare.comparison import DEFAULT_METRIC
 from headstart.compare.results import Result
 from headstart.config.checks import lower_is_better
+from headstart.transferability.own import fits, own_options, own_seed
 from headstart.transferability.ranking import Ranked
 
 
@@ -74,9 +75,21 @@ def settings(results: Sequence[Result], *, metric: str | None = None) -> list[Se
     return found
 
 
-def best_arm(candidate: Ranked, setting: Setting) -> BestArm | None:
-    """The arm that trained a candidate; of several the best by validation, never by the test. None without any."""
-    arms = [arm for arm in setting.arms if is_run_of(candidate, arm.example) and _repeats(arm, setting.metric)]
+def best_arm(candidate: Ranked, setting: Setting, among: Sequence[Ranked] = ()) -> BestArm | None:
+    """The arm that trained a candidate; of several the best by validation, never by the test. None without any.
+
+    `among` are the ranking's candidates: a run that has more of the own overrides of another one is that one's, and
+    of candidates that differ in the seed alone each has the runs of its seed.
+    """
+    rivals = [one for one in among if len(own_options(one)) > len(own_options(candidate))]
+    seed = own_seed(candidate, among)
+    arms = [
+        arm
+        for arm in setting.arms
+        if is_run_of(candidate, arm.example)
+        and not any(is_run_of(one, arm.example) for one in rivals)
+        and _repeats(arm, setting.metric, seed)
+    ]
     if not arms:
         return None
     labels = arm_labels({arm.key: arm.example for arm in arms})  # what sets this candidate's own arms apart
@@ -84,7 +97,7 @@ def best_arm(candidate: Ranked, setting: Setting) -> BestArm | None:
     by = ""
     chosen = arms[0]
     if len(arms) > 1:
-        known = {arm.key: _repeats(arm, metric) for arm in arms}
+        known = {arm.key: _repeats(arm, metric, seed) for arm in arms}
         if all(known.values()):
             sign = -1.0 if lower_is_better(metric) else 1.0
             chosen = max(arms, key=lambda arm: sign * float(np.mean(list(known[arm.key].values()))))
@@ -95,15 +108,16 @@ def best_arm(candidate: Ranked, setting: Setting) -> BestArm | None:
         key=chosen.key,
         label=labels[chosen.key],
         strategy=str(chosen.example.config["strategy"]["name"]),
-        repeats=_repeats(chosen, setting.metric),
+        repeats=_repeats(chosen, setting.metric, seed),
         others=tuple(labels[arm.key] for arm in arms if arm.key != chosen.key),
         by=by,
     )
 
 
 def is_run_of(candidate: Ranked, result: Result) -> bool:
-    """Whether a run trained a candidate: same architecture and library, and the same weights: none for both, or
-    files of one sha256 (of the same source and name where a record has no digest)."""
+    """Whether a run trained a candidate: same architecture and library, what its own overrides say (`head.pool`),
+    and the same weights: none for both, or files of one sha256 (of the same source and name where a record has no
+    digest)."""
     record = result.record
     if record is None:
         return False
@@ -111,6 +125,8 @@ def is_run_of(candidate: Ranked, result: Result) -> bool:
     if _plain(str(backbone["name"])) != _plain(candidate.backbone):
         return False
     if str(backbone.get("library") or "timm") != candidate.library:
+        return False
+    if not fits(candidate, record.config):
         return False
     source, said = record.weights.get("source"), candidate.weights.get("source")
     if "scratch" in (source, said):
@@ -151,8 +167,10 @@ def _plain(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _repeats(arm: Arm, metric: str) -> dict[Hashable, float]:
-    values = [(run, value) for run in arm.runs if (value := run.metrics.get(metric)) is not None]
+def _repeats(arm: Arm, metric: str, seed: int | None) -> dict[Hashable, float]:
+    """What its runs measured, those of one seed where it is given."""
+    runs = [run for run in arm.runs if seed is None or run.seed == seed]
+    values = [(run, value) for run in runs if (value := run.metrics.get(metric)) is not None]
     splits = {(run.split_seed, run.fold) for run, _ in values}
     grouped: dict[Hashable, list[float]] = {}
     for run, value in values:

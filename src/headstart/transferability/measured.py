@@ -9,10 +9,11 @@ from pathlib import Path
 from headstart.compare.results import Result
 from headstart.compare.sources import find_results
 from headstart.config.checks import METRICS
-from headstart.errors import RecordError, did_you_mean
+from headstart.errors import did_you_mean
 from headstart.transferability.agreement import Measured
+from headstart.transferability.columns import is_lower_better
 from headstart.transferability.matching import BestArm, Setting, best_arm, models_of, settings
-from headstart.transferability.published import NAMELESS, is_lower_better, read_tables
+from headstart.transferability.published import mistake, plain_name, read_tables
 from headstart.transferability.ranking import Ranking
 
 MOST_NAMED = 6
@@ -42,9 +43,9 @@ def measured_of(ranking: Ranking, paths: Sequence[Path], *, metric: str | None =
     """
     tables = [path for path in paths if path.suffix.lower() == ".csv"]
     if tables and len(tables) < len(paths):
-        raise RecordError(f"{tables[0]}: give tables alone, or runs and sweeps alone: their metrics may differ.")
+        raise mistake(f"{tables[0]}: give tables alone, or runs and sweeps alone: their metrics may differ.")
     if len(tables) > 1:
-        raise RecordError(f"{tables[1]}: with --ranking there is one table.")
+        raise mistake(f"{tables[1]}: with --ranking there is one table.")
     return _of_table(ranking, tables[0], metric) if tables else _of_runs(ranking, paths, metric)
 
 
@@ -54,12 +55,12 @@ def _of_runs(ranking: Ranking, paths: Sequence[Path], metric: str | None) -> OfC
     setting, further = _setting(ranking, settings(results, metric=metric), paths)
     notes += further
     labels = {one.name: one.label for one in ranking.candidates}
-    found = {one.name: best_arm(one, setting) for one in ranking.candidates}
+    found = {one.name: best_arm(one, setting, ranking.candidates) for one in ranking.candidates}
     arms = {name: arm for name, arm in found.items() if arm is not None}
     if not arms:
         have = list(dict.fromkeys(_said(arm.example) for arm in setting.arms))
         names = [one.name for one in ranking.candidates]
-        raise RecordError(
+        raise mistake(
             f"{_paths(paths)}: no run with {setting.metric} is of a candidate "
             f"({_list(names)}); the runs on {setting.dataset} are of {_list(have)}."
         )
@@ -101,7 +102,7 @@ def _check_metric(metric: str | None, ranking: Ranking, results: Sequence[Result
     if metric is not None and metric not in have:
         known = [f"test/{name}" for name in METRICS.get(ranking.task, ())]
         hint = did_you_mean(metric, [*known, *have]) or f" They have {_list(list(have)) or 'none'}."
-        raise RecordError(f"--metric {metric}: none of these runs has it.{hint}")
+        raise mistake(f"--metric {metric}: none of these runs has it.{hint}")
 
 
 def _setting(ranking: Ranking, found: Sequence[Setting], paths: Sequence[Path]) -> tuple[Setting, list[str]]:
@@ -109,7 +110,7 @@ def _setting(ranking: Ranking, found: Sequence[Setting], paths: Sequence[Path]) 
     same = [one for one in found if one.fingerprint == ranking.fingerprint]
     if not same:
         others = dict.fromkeys(f"{one.dataset} ({one.fingerprint[:8]})" for one in found)
-        raise RecordError(
+        raise mistake(
             f"{_paths(paths)}: no completed run is on the ranking's data set, {ranking.dataset} "
             f"({ranking.fingerprint[:8]}); there are runs on {_list(list(others)) or 'none'} (other sets are for "
             "--elsewhere)."
@@ -119,7 +120,9 @@ def _setting(ranking: Ranking, found: Sequence[Setting], paths: Sequence[Path]) 
         notes.append(f"runs on {left} other data set{'s' if left > 1 else ''} left out (--elsewhere is for them).")
     exact = [one for one in same if one.images == ranking.images]
     of = exact or sorted(same, key=lambda one: one.images or 0, reverse=True)
-    chosen = max(of, key=lambda one: sum(best_arm(c, one) is not None for c in ranking.candidates))
+    chosen = max(
+        of, key=lambda one: sum(best_arm(c, one, ranking.candidates) is not None for c in ranking.candidates)
+    )
     if not exact:
         notes.append(f"trained on {chosen.images} images; the ranking was made of {ranking.images}.")
     elif len(same) > 1:
@@ -129,22 +132,22 @@ def _setting(ranking: Ranking, found: Sequence[Setting], paths: Sequence[Path]) 
 
 def _of_table(ranking: Ranking, path: Path, metric: str | None) -> OfCandidates:
     tables = read_tables(path, metric=metric, with_scores=False)
-    named = [one for one in tables.tables if one.dataset.lower() == ranking.dataset.lower()]
+    named = [one for one in tables.tables if plain_name(one.dataset) == plain_name(ranking.dataset)]
     notes = []
     if not named and len(tables.tables) > 1:
-        raise RecordError(
+        raise mistake(
             f"{path}: has no rows on {ranking.dataset}; its data sets are "
             f"{_list([one.dataset for one in tables.tables])}."
         )
     table = (named or list(tables.tables))[0]
     if not named:
-        said = f"they say {table.dataset}" if table.dataset != NAMELESS else "it has no column `dataset`"
+        said = f"they say {table.dataset}" if table.is_named else "they do not say which"
         notes.append(f"the table's rows are taken to be on {ranking.dataset} ({said}).")
     rows = {one.name: one for one in table.measured}
     labels = {one.name: one.label for one in ranking.candidates}
     models = models_of(ranking.candidates, list(rows))
     if not models:
-        raise RecordError(
+        raise mistake(
             f"{path}: no row on {table.dataset} is of a candidate ({_list([c.name for c in ranking.candidates])}); "
             f"its models are {_list(list(rows))}."
         )

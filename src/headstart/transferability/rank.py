@@ -29,7 +29,7 @@ from headstart.transferability.ranking import INTERRUPTED, STATIC, Ranked, Ranki
 from headstart.transferability.scores import SCORES, Score, check_scores
 from headstart.transferability.scoring import score_all
 from headstart.transferability.source_images import distance_of
-from headstart.transferability.static import static_scores
+from headstart.transferability.static import check_elsewhere
 from headstart.trouble import ran_out_of_memory
 
 _MACHINE = (RuntimeError, MemoryError, np.linalg.LinAlgError)
@@ -81,7 +81,7 @@ def rank(asked: Asked, *, say: Callable[[str], None] = lambda line: None) -> Ran
     began = time.monotonic()
     configs = [config_of(one, asked.shared, asked.config_dirs) for one in asked.candidates]
     _check_by(asked, configs)
-    static_scores((), asked.elsewhere)  # what cannot be read is said before the long work
+    check_elsewhere(asked.elsewhere)
     rehearsal = Rehearsal(runs=True)
     read_data(configs[0], rehearsal)
     found: list[Found] = []

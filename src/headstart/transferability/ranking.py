@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import RecordError
-from headstart.printable import printable
+from headstart.printable import one_line
 from headstart.records.atomic import write_json
 
 RANKINGS = "rankings"
@@ -72,7 +72,7 @@ class Ranked:
             return self.name
         id, *own = self.name.split(" ")
         of = f" ({origin})" if (origin := self.distance.get("origin")) else ""
-        return printable(" ".join([f"{self.backbone.partition('.')[0]} of run {id[-8:]}{of}", *own]))
+        return one_line(" ".join([f"{self.backbone.partition('.')[0]} of run {id[-8:]}{of}", *own]))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 
 from headstart.compare.sources import find_results
 from headstart.config.checks import lower_is_better
+from headstart.transferability.correlation import scaled
 from headstart.transferability.matching import best_arm, models_of, settings
-from headstart.transferability.published import Table, read_tables
+from headstart.transferability.published import Table, Tables, mistake, plain_name, read_tables
 from headstart.transferability.ranking import Ranked
 
 PARAMETERS = "number of parameters"
@@ -26,8 +27,8 @@ def static_scores(
     With results `elsewhere` (CSV tables with a column `model`, sweeps, runs, folders above them) that cover two
     candidates or more, it is the mean over the other data sets of the z-scored metric; a candidate without any has
     no score. Else it is the number of parameters of the backbone. Results on the data set of `fingerprint` (runs)
-    or of the name `dataset` (tables) are left out: they would be the answer. Raises RecordError where a path holds
-    no results.
+    or of the name `dataset` (tables; CIFAR-10 is cifar10) are left out: they would be the answer. Raises
+    RecordError where a path holds no results, or a table does not say which data set its rows are on.
     """
     tables = [path for path in elsewhere if path.suffix.lower() == ".csv"]
     sets = [values for path in tables for values in _of_table(path, candidates, dataset)]
@@ -46,18 +47,29 @@ def static_scores(
     return PARAMETERS, sizes
 
 
+def check_elsewhere(paths: Sequence[Path]) -> None:
+    """Raise RecordError for a table that cannot be results on other data sets."""
+    for path in paths:
+        if path.suffix.lower() == ".csv":
+            _read(path)
+
+
 def mean_elsewhere(sets: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean over data sets of the z-scored values (higher is better) of each name, over the sets that have it.
 
     Each set is scaled by the mean and the standard deviation of the values it has, so that none counts for its
-    spread; one whose values are all the same says nothing, and is left out.
+    spread; one whose values are all the same says nothing, and is left out,
+    as are values that are not finite.
     """
     found: dict[str, list[float]] = {}
     for values in sets:
-        numbers = np.array(list(values.values()), dtype=np.float64)
-        if len(numbers) < 2 or np.ptp(numbers) == 0:
+        known = {name: value for name, value in values.items() if np.isfinite(value)}
+        if len(known) < FEWEST:
             continue
-        for name, z in zip(values, (numbers - numbers.mean()) / numbers.std(), strict=True):
+        numbers = scaled(np.array(list(known.values()), dtype=np.float64))[0]
+        if np.ptp(numbers) == 0:
+            continue
+        for name, z in zip(known, (numbers - numbers.mean()) / numbers.std(), strict=True):
             found.setdefault(name, []).append(float(z))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
@@ -73,20 +85,30 @@ def leave_one_out(tables: Sequence[Table], *, lower: bool) -> dict[str, tuple[fl
         others = [
             {name: value for name, value in of.items() if name in own}
             for dataset, of in values.items()
-            if dataset != table.dataset
+            if plain_name(dataset) != plain_name(table.dataset)
         ]
         scores = mean_elsewhere(others)
         found[table.dataset] = tuple(scores.get(one.name) for one in table.measured)
     return found
 
 
+def _read(path: Path) -> Tables:
+    tables = read_tables(path, with_scores=False)
+    if not all(table.is_named for table in tables.tables):
+        raise mistake(
+            f"{path}: --elsewhere: not all rows say in a column `dataset` which data set they are on; they might "
+            "be on the ranking's own."
+        )
+    return tables
+
+
 def _of_table(path: Path, candidates: Sequence[Ranked], dataset: str) -> list[dict[str, float]]:
     """Per other data set of a table, the values (higher is better) of the candidates that it has."""
-    tables = read_tables(path, with_scores=False)
+    tables = _read(path)
     sign = -1.0 if tables.lower_is_better else 1.0
     found = []
     for table in tables.tables:
-        if not dataset or table.dataset.lower() != dataset.lower():
+        if not dataset or plain_name(table.dataset) != plain_name(dataset):
             means = {one.name: sign * one.mean for one in table.measured}
             models = models_of(candidates, list(means))
             found.append({name: means[model] for name, model in models.items()})
@@ -100,7 +122,7 @@ def _of_runs(paths: Sequence[Path], candidates: Sequence[Ranked], fingerprint: s
     by_base: dict[str, list[dict[str, float]]] = {}
     for setting in settings(find_results(paths)[0]):
         if not fingerprint or setting.fingerprint != fingerprint:
-            arms = {one.name: best_arm(one, setting) for one in candidates}
+            arms = {one.name: best_arm(one, setting, candidates) for one in candidates}
             sign = -1.0 if lower_is_better(setting.metric) else 1.0
             values = {name: sign * arm.mean for name, arm in arms.items() if arm}
             by_base.setdefault(setting.base, []).append(values)
