@@ -114,7 +114,8 @@ def _without_each(
             block = _block(some, mean, gram, centred=False)
             own = block.rates + block.slopes / (count - 1)
         total[rows] = own - within[place] - (some @ direction - mean @ direction) / (count - 1)
-    total += within.sum() + (features @ steady - mean @ steady) / (count - 1)
+    for part in blocks(count, width=width):
+        total[part] += within.sum() + (features[part] @ steady - mean @ steady) / (count - 1)
     sizes = np.bincount(places, minlength=len(grams))
     left: Array = every.rates - total / np.where(sizes[places] > 1, len(grams), len(grams) - 1)
     return left
