@@ -77,15 +77,12 @@ def _sort_key(value: float | None) -> tuple[bool, float]:
 
 
 def _places(scores: Sequence[str], found: Sequence[Found]) -> dict[str, dict[str, Interval]]:
-    """Candidate -> score -> 95 % interval of its place, where all candidates with a value have known draws."""
+    """Candidate -> score -> 95 % interval of its place, for those whose draws are known."""
     places: dict[str, dict[str, Interval]] = {}
     for score in scores:
-        valued = {one.ranked.name for one in found if one.ranked.scores.get(score) is not None}
         drawn = {one.ranked.name: one.drawn[score] for one in found if score in one.drawn}
-        known = rank_intervals(drawn)
-        if known.keys() == valued:  # else the places would be among some, and the order among all
-            for name, place in known.items():
-                places.setdefault(name, {})[score] = place
+        for name, place in rank_intervals(drawn).items():
+            places.setdefault(name, {})[score] = place
     return places
 
 
