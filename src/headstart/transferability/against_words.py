@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from headstart.compare.sheets import Sheet
 from headstart.transferability.against import Against, Mean, OfDataset
@@ -42,12 +42,14 @@ def footer(against: Against) -> list[str]:
         )
     if against.verdicts:
         lines += ["", "Transfer against training from scratch:", *(f"  {one.words}" for one in against.verdicts)]
-        lines += [f"  {one.candidate} was warned of: {one.warning}" for one in against.verdicts if one.warning]
+        warnings = [one.warning.partition("; compare measures it")[0] for one in against.verdicts if one.warning]
+        lines += [f"  warned: {warning}." for warning in warnings]
     return [*lines, *against.notes]
 
 
 def _dataset_sheet(of: OfDataset, against: Against) -> Sheet:
-    rows = tuple((*_cells(one, f"{one.n} of {len(of.measured)}"), _chosen(one)) for one in of.agreements)
+    labels = {one.name: one.label for one in of.measured}
+    rows = tuple((*_cells(one, f"{one.n} of {len(of.measured)}"), _chosen(one, labels)) for one in of.agreements)
     remarks = [f"{_name(one.score)}: {one.note}." for one in of.agreements if one.note]
     if len(remarks) > 1 and len({one.note for one in of.agreements}) == 1:  # it is the candidates, not the scores
         remarks = [f"All scores: {of.agreements[0].note}."]
@@ -90,10 +92,11 @@ def _number(value: float, form: str) -> str:
     return format(value, form if abs(value) < LONG else ".3g")
 
 
-def _chosen(one: Agreement) -> str:
-    if len(one.chosen) > 2:
-        return f"{one.chosen[0]} and {len(one.chosen) - 1} more (ties)"
-    return ", ".join(one.chosen) or "-"
+def _chosen(one: Agreement, labels: Mapping[str, str]) -> str:
+    names = [labels[name] for name in one.chosen]
+    if len(names) > 2:
+        return f"{names[0]} and {len(names) - 1} more (ties)"
+    return ", ".join(names) or "-"
 
 
 def _best(rows: Sequence[Agreement | Mean]) -> str:
