@@ -188,7 +188,7 @@ def _figure(figure: Figure) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 26 else f"{name[:25]}…"
+    return name if len(name) <= 48 else f"{name[:47]}…"
 
 
 def _plain(text: str) -> str:

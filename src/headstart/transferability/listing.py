@@ -64,7 +64,8 @@ def number(value: float | None) -> str:
 def lines(ranking: Ranking) -> list[str]:
     """What is to be said beside the table: what static is, what was left out or is missing, distances, warnings."""
     said = [
-        f"static: the {ranking.static}; it knows nothing of these images, and is hard to beat (docs/scores.md)."
+        f"static: the {ranking.static}; it knows nothing of these images, and is hard to beat "
+        "(docs/ranking_agreement.md)."
     ]
     said += _missing(ranking)
     sources: dict[str, list[str]] = {}
