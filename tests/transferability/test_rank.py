@@ -209,6 +209,7 @@ def test_weights_that_are_no_better_than_random_ones_are_warned_of() -> None:
     ("words", "said"),
     [
         (["backbones=[test_vit]", "--by", "leep"], "--by leep: needs the source's classifier, and weights=scratch has none"),
+        (["backbones=[test_vit]", "--scores", "nce,leep"], "--scores nce: needs the source's classifier"),
         (["backbones=[test_vit]", "--scores", "logm"], r"scores: 'logm': there is no such score\. Did you mean 'logme'"),
         (["backbones=[test_vit]", "optimizer.lr=1"], r"optimizer\.lr=1: has no effect on a ranking; it is for the sweep"),
         (["backbones=[nosuch_*]"], r"nosuch_\*: matches no model"),

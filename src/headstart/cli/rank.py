@@ -162,7 +162,8 @@ def _rank(arguments: argparse.Namespace) -> int:
         _show(ranking, folder, how=arguments.format, plot=arguments.plot)
         if INTERRUPTED in ranking.left_out.values():
             raise KeyboardInterrupt
-        status = 3 if ranking.left_out or (arguments.by or ranking.by) != ranking.by else 0
+        wanted = arguments.by or (_names(arguments.scores) or [ranking.by])[0]
+        status = 3 if ranking.left_out or wanted != ranking.by else 0
         for name, why in ranking.left_out.items():
             print(one_line(f"left out: {name}: {why}"), file=sys.stderr)
         trained: list[Path] = []
@@ -188,7 +189,7 @@ def _ranking(
     asked = Asked(
         candidates=candidates,
         shared=shared,
-        scores=[name.strip() for name in arguments.scores.split(",")] if arguments.scores else [],
+        scores=_names(arguments.scores),
         by=arguments.by,
         draws=arguments.bootstrap,
         elsewhere=arguments.elsewhere,
@@ -249,6 +250,10 @@ def _train(jobs: Jobs) -> _Trained:
     print(f"{runs} of the best; checking the jobs ...", file=sys.stderr, flush=True)
     launched = launch(jobs, command=["headstart", *sys.argv[1:]])
     return _Trained(launched.folder, report(launched) == 0)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _matters(text: str) -> bool:

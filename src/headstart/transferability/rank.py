@@ -130,9 +130,11 @@ def _in_words(error: BaseException) -> HeadstartError:
 
 def _check_by(asked: Asked, configs: Sequence[Config]) -> None:
     """Raise ConfigError where no candidate can have the score that is to order them."""
-    score = SCORES.get(asked.by or "")
+    wanted = asked.by or next(iter(asked.scores), "")
+    score = SCORES.get(wanted)
     if score and score.needs_source and all(config.weights.source == "scratch" for config in configs):
-        raise ConfigError(f"--by {asked.by}: needs the source's classifier, and weights=scratch has none.")
+        flag = "--by" if asked.by else "--scores"
+        raise ConfigError(f"{flag} {wanted}: needs the source's classifier, and weights=scratch has none.")
 
 
 def _asks_source(asked: Asked) -> bool:
