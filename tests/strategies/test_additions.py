@@ -599,3 +599,23 @@ def test_lora_at_a_size_that_is_not_the_backbones_own() -> None:
     built = plain("mixer_s32_224", 64)
     attach(LoraConfig(), built.model, built.layers, shape=(3, 64, 64), seed=0)
     scores_of(built.model, images_of(64))
+
+
+def test_folding_leaves_copies_as_they_are(run_tiny: RunTiny) -> None:
+    """The copy of the start that features are compared with when training is over, for one."""
+    backbone = timm.create_model("test_vit", num_classes=0).eval()
+    ssf.attach(backbone, SsfConfig(init_std=0.1))
+    images = torch.randn(2, 3, 160, 160)
+    with torch.no_grad():
+        before, kept = backbone(images), copy.deepcopy(backbone)
+        fold(backbone)
+        assert torch.allclose(backbone(images), before, atol=1e-5)
+        assert torch.equal(kept(images), before)
+        fold(kept)
+        assert torch.allclose(kept(images), before, atol=1e-5)
+    assert type(backbone.blocks[0].mlp.fc1) is nn.Linear
+    source, _ = run_tiny("backbone.name=test_vit", "data.image_size=160")
+    _, record = run_tiny(
+        "backbone.name=test_vit", "data.image_size=160", "weights=run", f"weights.path={source}", "strategy=ssf"
+    )
+    assert record.drift["linear_cka"] is not None

@@ -65,13 +65,22 @@ def _fits(module: nn.Module) -> bool:
 
 
 def fold(model: nn.Module) -> None:
-    """Make the weights in use the weights there are."""
+    """Make the weights in use the weights there are; copies of the model stay as they are."""
     for module in list(model.modules()):
         if not parametrize.is_parametrized(module):
             continue
+        if any(_is_ours(module, name) for name in ("weight", "bias")):
+            _give_own_class(module)
         for name in ("weight", "bias"):
             if _is_ours(module, name):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+
+
+def _give_own_class(module: nn.Module) -> None:
+    """PyTorch keeps what is parametrised as properties of a class that copies share, and takes them off it."""
+    shared = type(module)
+    own = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, own)
 
 
 def fold_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
