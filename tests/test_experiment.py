@@ -447,6 +447,7 @@ def test_checkpoints_load_as_plain_tensors() -> None:
     torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_resumed(run_tiny: RunTiny, tmp_path: Path) -> None:
     folder, _ = run_tiny()
     with pytest.raises(RecordError, match="has completed; there is nothing to resume"):

@@ -249,6 +249,7 @@ sys.exit(main(["train", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 def test_too_little_memory() -> None:
     """A process that may take 600 MB more, and a batch that takes gigabytes."""
     words = words_of("data.batch_size=100", "data.image_size=512", "data.test_size=20", "trainer.pictures=0")

@@ -180,6 +180,7 @@ def test_a_sample_of_a_sweep(capsys: Capture) -> None:
     assert "--sample 0: must be 1 or more" in refused(["reproduce", str(sweep), "--sample", "0"], capsys)
 
 
+@pytest.mark.slow
 def test_out_of_wandb(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     with FakeWandb() as server:
         for name, value in server.environment().items():
@@ -199,6 +200,7 @@ def test_out_of_wandb(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
 # --- what cannot be
 
 
+@pytest.mark.slow
 def test_a_run_that_did_not_complete(capsys: Capture) -> None:
     folder = stopped_at(6, signal.SIGKILL, *LONG)
     line = refused(["reproduce", str(folder)], capsys)

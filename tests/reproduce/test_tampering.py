@@ -222,6 +222,7 @@ def in_a_process(original: Original, path: Path) -> str:
     return done.stdout.splitlines()[1]
 
 
+@pytest.mark.slow
 def test_a_package_of_another_version(original: Original, tmp_path: Path) -> None:
     info = tmp_path / "site" / "timm-0.0.7.dist-info"
     info.mkdir(parents=True)

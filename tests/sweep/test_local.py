@@ -112,6 +112,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_job_whose_launcher_is_gone_ends(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     launcher = subprocess.Popen(

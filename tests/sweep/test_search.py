@@ -480,6 +480,7 @@ def launch(*overrides: str, without: str = "") -> tuple[int, str, str]:
 SEARCH = ("search=random", "search.trials=2", "optimizer.lr=tag(log,interval(0.001,0.03))", "optimizer=sgd")
 
 
+@pytest.mark.slow
 def test_a_search_for_real(run_tiny: Any) -> None:
     """Trials have no test, their objective is what their records say, and what they find is tested once per seed."""
     status, out, err = launch(*SEARCH, "seed=0,1", "search.seeds=[0,1]", "strategy=full,linear_probe")

@@ -231,6 +231,7 @@ train_rank(sys.argv[1], resume=sys.argv[2] == "1")
 """
 
 
+@pytest.mark.slow
 def test_processes_that_drift_apart_end_the_run(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "_PROGRAM", DRIFTING)
     with pytest.raises(

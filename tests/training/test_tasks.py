@@ -205,6 +205,7 @@ def test_top5_is_there_for_more_than_five_classes(classes: int) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 40), coarse=st.booleans(), labels=st.integers(1, 3))
+@pytest.mark.slow
 def test_the_threshold_is_the_best_of_all(seed: int, n: int, coarse: bool, labels: int) -> None:
     """Against every threshold that could matter, one by one."""
     random = np.random.default_rng(seed)
