@@ -7,7 +7,7 @@ started properly and came to nothing (exit status 3). Anything else is a fault o
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class HeadstartError(Exception):
@@ -50,6 +50,12 @@ class RunPruned(HeadstartError):
     """A trial that was stopped because it was no good; its record says so too."""
 
     exit_status = 3
+
+
+def listed(names: Sequence[str], *, most: int) -> str:
+    """Names in a row, of many the first `most` and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def nearest(word: str, candidates: Iterable[str], *, count: int = 1) -> list[str]:

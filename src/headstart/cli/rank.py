@@ -115,7 +115,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--top {arguments.top}: must be at least 1.")
     if arguments.bootstrap < 0:
         raise ConfigError(f"--bootstrap {arguments.bootstrap}: must be at least 0.")
-    if arguments.controls and (not arguments.bootstrap or (arguments.scores and PROBE not in arguments.scores)):
+    if arguments.controls and (
+        not arguments.bootstrap or (arguments.scores and PROBE not in _names(arguments.scores))
+    ):
         raise ConfigError(f"--controls: are for warnings, which rest on intervals of {PROBE}; ask for that too.")
     if arguments.format != "table" and arguments.overrides and (arguments.then or arguments.against):
         raise ConfigError(

@@ -9,6 +9,7 @@ from headstart.compare.rows import Row
 from headstart.compare.statistics.intervals import Estimate
 from headstart.compare.statistics.paired import Paired
 from headstart.compare.summary import MethodSummary
+from headstart.errors import listed
 
 _MOST_NAMED = 6
 
@@ -98,17 +99,12 @@ def _of_summary(one: MethodSummary, against: str) -> str:
     if gain.over_datasets:
         low, high = gain.over_datasets
         interval = f" [{low:+.3f}, {high:+.3f}] over data sets"
-    lower = f"; lower than {against} on {_listed(one.lower)}" if one.lower else ""
+    lower = f"; lower than {against} on {listed(one.lower, most=_MOST_NAMED)}" if one.lower else ""
     decided = f"{one.better} better, {one.worse} worse, {one.undecided} not decided"
     return (
         f"{one.method} with {one.labels} labels: mean {one.mean.value:.3f}, gain {gain.value:+.3f}{interval}, "
         f"{len(one.datasets)} data sets ({decided}){lower}."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def signed(gain: Estimate) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from headstart.records.pictures import check_picture, write_picture
 from headstart.transferability.against import Against, OfDataset
 from headstart.transferability.agreement import Agreement, Figure, Measured, best_first
+from headstart.transferability.place_labels import short
 from headstart.transferability.ranking import STATIC
 
 _INK, _SCORE, _STATIC, _GRID, _ZERO = "#1f2933", "#2a6f97", "#c0562f", "#e4e7eb", "#9aa5b1"
@@ -113,7 +114,7 @@ def _by_logarithm(panel: Any) -> None:
 def _key(panel: Any, order: Sequence[Measured]) -> None:
     """Which number is which candidate, the best measured first."""
     shown = order[:MOST_NAMED]
-    lines = [f"{i:>2}  {_plain(_short(one.label))}  {one.mean:.4g}" for i, one in enumerate(shown, start=1)]
+    lines = [f"{i:>2}  {short(one.label, longest=48)}  {one.mean:.4g}" for i, one in enumerate(shown, start=1)]
     if len(order) > len(shown):
         lines = [*lines[:3], f"and {len(order) - 3} more"]
     lines = ["measured, best first", *lines]
@@ -185,10 +186,6 @@ def _figure(figure: Figure) -> str:
     if figure.low is None or figure.high is None:
         return f"{figure.value:.2f}"
     return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 48 else f"{name[:47]}…"
 
 
 def _plain(text: str) -> str:

@@ -65,23 +65,6 @@ def frechet_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     return max(0.0, float(gap @ gap + np.square(f).sum() + np.square(g).sum() - 2 * roots))
 
 
-def linear_cka(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
-    """Linear CKA of two representations (n, d1) and (n, d2) of the same n examples, 0 to 1.
-
-    ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of centred columns (Kornblith et al. 2019, "Similarity of Neural Network
-    Representations Revisited"). The same for rotated or scaled representations. None where one of them
-    does not vary. Raises ValueError for different numbers of examples.
-    """
-    a, b = _unit(_centred(_matrix(x))), _unit(_centred(_matrix(y)))
-    if len(a) != len(b):
-        raise ValueError(f"representations of {len(a)} and {len(b)} examples: linear CKA needs the same examples")
-    n, widths = len(a), (a.shape[1], b.shape[1])
-    if n < min(widths):
-        k, m = a @ a.T, b @ b.T
-        return _ratio(float((k * m).sum()), float(np.linalg.norm(k) * np.linalg.norm(m)))
-    return _ratio(float(np.square(a.T @ b).sum()), _gram_norm(a) * _gram_norm(b))
-
-
 def structure_cka(source: npt.ArrayLike, target: npt.ArrayLike) -> float | None:
     """How alike the features of source (n, d) and target (m, d) vary: <Cs, Ct>_F / (||Cs||_F ||Ct||_F), 0 to 1.
 

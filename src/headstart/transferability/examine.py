@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,7 @@ class Examined:
 def config_of(candidate: Candidate, shared: Sequence[str], config_dirs: tuple[str, ...]) -> Config:
     """The experiment that would fine-tune all of a candidate; raises ConfigError for overrides that cannot be."""
     words = [*candidate.after(shared), "strategy=full", "logger=none"]
-    config = compose(words, config_dirs=config_dirs)
-    return replace(config, measured={})
+    return compose(words, config_dirs=config_dirs)
 
 
 def read_data(config: Config, rehearsal: Rehearsal) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from headstart.errors import listed
 from headstart.printable import one_line
 from headstart.transferability.ranking import STATIC, Ranked, Ranking
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_NAMED = 4
+"""Candidates or classes that a line names."""
 WIDE = 150
 """Columns of a terminal that all scores take."""
 
@@ -72,7 +75,7 @@ def lines(ranking: Ranking) -> list[str]:
     for one in ranking.candidates:
         if words := source_words(one.distance):
             sources.setdefault(words, []).append(one.label)
-    said += [f"source of {_listed(names)}: {words}" for words, names in sources.items()]
+    said += [f"source of {listed(names, most=_NAMED)}: {words}" for words, names in sources.items()]
     said += [f"warning: {one.warning}" for one in ranking.candidates if one.warning]
     return [one_line(line) for line in said]
 
@@ -81,7 +84,7 @@ def source_words(distance: Mapping[str, Any]) -> str:
     """What is known of how far a source lies, in a line; empty where nothing is."""
     parts = []
     if (shared := distance.get("shared_classes")) and distance.get("share") != 1:
-        parts.append(f"has {distance['share']:.0%} of the classes by name ({_listed(shared)})")
+        parts.append(f"has {distance['share']:.0%} of the classes by name ({listed(shared, most=_NAMED)})")
     if (far := distance.get("frechet_relative")) is not None:
         floor = distance.get("frechet_floor")
         halves = f"; two halves of these images: {floor:.2g}" if floor is not None else ""
@@ -102,13 +105,7 @@ def _missing(ranking: Ranking) -> list[str]:
     grouped: dict[tuple[str, str], list[str]] = {}
     for (candidate, note), names in reasons.items():
         grouped.setdefault((", ".join(names), note), []).append(candidate)
-    return [f"no {names} for {_listed(whom)}: {note}" for (names, note), whom in grouped.items()]
-
-
-def _listed(names: Iterable[str], *, most: int = 4) -> str:
-    some = list(names)
-    more = f" and {len(some) - most} more" if len(some) > most else ""
-    return ", ".join(some[:most]) + more
+    return [f"no {names} for {listed(whom, most=_NAMED)}: {note}" for (names, note), whom in grouped.items()]
 
 
 def csv_of(ranking: Ranking) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from headstart.compare.results import Result
 from headstart.compare.sources import find_results
 from headstart.config.checks import METRICS
-from headstart.errors import did_you_mean
+from headstart.errors import did_you_mean, listed
 from headstart.transferability.agreement import Measured
 from headstart.transferability.columns import is_lower_better
 from headstart.transferability.matching import BestArm, Setting, best_arm, models_of, settings
@@ -162,8 +162,7 @@ def _said(result: Result) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    return listed(names, most=MOST_NAMED)
 
 
 def _paths(paths: Sequence[Path]) -> str:

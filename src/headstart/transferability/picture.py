@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.records.pictures import check_picture, write_picture
-from headstart.transferability.place_labels import Box, Wanted, place_labels
+from headstart.transferability.place_labels import Box, Wanted, place_labels, short
 from headstart.transferability.ranking import STATIC, Interval, Ranked, Ranking
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def _panel(axes: Axes, ranking: Ranking, score: str) -> tuple[list[Wanted], list
 
 
 def _wanted(point: _Point, *, named: bool, numbered: bool) -> Wanted:
-    name = f"{point.place} {_short(point.one.label)}" if numbered else _short(point.one.label)
+    name = short(point.one.label, longest=_LONGEST)
+    name = f"{point.place} {name}" if numbered else name
     return Wanted(
         text=name if named else str(point.place),
         x=point.cost,
@@ -230,12 +231,6 @@ def _plain_ticks(axis: Axis, words: Callable[[float], str]) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: words(value)))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _short(name: str) -> str:
-    """A name that fits beside a marker: long ones lose their middle, as both ends tell candidates apart."""
-    text = name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}...{name[-(_LONGEST // 2 - 2) :]}"
-    return text.replace("$", r"\$")
 
 
 def _count(parameters: float) -> str:

@@ -117,3 +117,10 @@ def _free(
         if apart.all():
             return box, gap, (across, up)
     return None
+
+
+def short(name: str, *, longest: int) -> str:
+    """A name without formulas for matplotlib; a long one loses its middle, as both ends tell candidates apart."""
+    half = longest // 2
+    text = name if len(name) <= longest else f"{name[:half]}...{name[-(half - 2) :]}"
+    return text.replace("$", r"\$")

@@ -46,11 +46,6 @@ def transrate(examples: Examples) -> Scored:
     return Scored(value, per_example=value + each - each.mean())
 
 
-def coding_rate(features: NDArray[Any], mean: Array) -> float:
-    """1/2 logdet(I + F'F / (n eps)) of features (n, d) less `mean`, by the smaller of F'F and FF'."""
-    return _rate(_gram(features, mean) / DISTORTION)
-
-
 def _gram(features: NDArray[Any], mean: Array) -> Array:
     """F'F / n of features (n, d) less `mean`, or FF' / n where that is smaller."""
     count, width = features.shape
